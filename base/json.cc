@@ -1,0 +1,142 @@
+#include "base/json.h"
+
+#include <cmath>
+#include <unordered_set>
+#include <vector>
+
+namespace muselet {
+namespace {
+
+// Builds nothing: checks limits and duplicate keys in one pass before the value is built, so that a
+// hostile text costs no memory beyond the keys of the objects that are open.
+class Checker : public nlohmann::json_sax<Json> {
+ public:
+  explicit Checker(const JsonLimits& limits) : limits_(limits) {}
+
+  bool null() override { return Count(); }
+  bool boolean(bool) override { return Count(); }
+  bool number_integer(number_integer_t) override { return Count(); }
+  bool number_unsigned(number_unsigned_t) override { return Count(); }
+  bool number_float(number_float_t value, const string_t& text) override {
+    if (!std::isfinite(value)) return Fail("number out of range: " + text.substr(0, 32));
+    return Count();
+  }
+  bool string(string_t&) override { return Count(); }
+  bool binary(binary_t&) override { return Fail("binary value"); }
+  bool start_object(std::size_t) override {
+    keys_.emplace_back();
+    return Open();
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    return Close();
+  }
+  bool start_array(std::size_t) override { return Open(); }
+  bool end_array() override { return Close(); }
+  bool key(string_t& name) override {
+    if (!keys_.back().insert(name).second)
+      return Fail("duplicate key \"" + name.substr(0, 64) + "\"");
+    return Count();
+  }
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception&) override {
+    return Fail("not valid JSON at byte " + std::to_string(position));
+  }
+
+  const std::string& problem() const { return problem_; }
+
+ private:
+  bool Count() {
+    if (++values_ > limits_.values_max)
+      return Fail("more than " + std::to_string(limits_.values_max) + " values");
+    return true;
+  }
+  bool Open() {
+    if (++depth_ > limits_.depth_max) {
+      return Fail("nested deeper than " + std::to_string(limits_.depth_max) + " levels");
+    }
+    return Count();
+  }
+  bool Close() {
+    --depth_;
+    return true;
+  }
+  bool Fail(std::string problem) {
+    problem_ = std::move(problem);
+    return false;
+  }
+
+  JsonLimits limits_;
+  size_t depth_ = 0;
+  size_t values_ = 0;
+  std::vector<std::unordered_set<std::string>> keys_;
+  std::string problem_;
+};
+
+Status WrongType(std::string_view where, std::string_view key, std::string_view expected,
+                 const Json& value) {
+  return InvalidArgument(std::string(where) + ": " + std::string(key) + ": expected " +
+                         std::string(expected) + ", got " + value.type_name());
+}
+
+}  // namespace
+
+Result<Json> ParseJson(std::string_view text, const JsonLimits& limits) {
+  Checker checker(limits);
+  if (!Json::sax_parse(text.begin(), text.end(), &checker)) {
+    return InvalidArgument(checker.problem().empty() ? "not valid JSON" : checker.problem());
+  }
+  return Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+}
+
+std::string WriteJson(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void AppendJsonString(std::string_view text, std::string& out) {
+  out += Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+const Json* FindMember(const Json& object, std::string_view key) {
+  if (!object.is_object()) return nullptr;
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return nullptr;
+  return &*found;
+}
+
+Result<int64_t> GetInt(const Json& object, std::string_view key, int64_t fallback,
+                       std::string_view where) {
+  const Json* value = FindMember(object, key);
+  if (value == nullptr) return fallback;
+  if (value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{INT64_MAX}) {
+    return InvalidArgument(std::string(where) + ": " + std::string(key) + ": number too large");
+  }
+  if (!value->is_number_integer()) return WrongType(where, key, "an integer", *value);
+  return value->get<int64_t>();
+}
+
+Result<double> GetDouble(const Json& object, std::string_view key, double fallback,
+                         std::string_view where) {
+  const Json* value = FindMember(object, key);
+  if (value == nullptr) return fallback;
+  if (!value->is_number()) return WrongType(where, key, "a number", *value);
+  return value->get<double>();
+}
+
+Result<bool> GetBool(const Json& object, std::string_view key, bool fallback,
+                     std::string_view where) {
+  const Json* value = FindMember(object, key);
+  if (value == nullptr) return fallback;
+  if (!value->is_boolean()) return WrongType(where, key, "true or false", *value);
+  return value->get<bool>();
+}
+
+Result<std::string> GetString(const Json& object, std::string_view key, std::string_view fallback,
+                              std::string_view where) {
+  const Json* value = FindMember(object, key);
+  if (value == nullptr) return std::string(fallback);
+  if (!value->is_string()) return WrongType(where, key, "a string", *value);
+  return value->get<std::string>();
+}
+
+}  // namespace muselet

@@ -1,0 +1,73 @@
+// The cluster's configuration as immutable values: one YAML file for all roles (DESIGN, section 3),
+// overridden by MUSELET_* variables, overridden by flags. Built once in main by
+// node/config/config_loader, passed by const reference.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/types.h"
+#include "node/engine/engine_options.h"
+#include "node/gateway/gateway_options.h"
+#include "scheduler/route/route_options.h"
+
+namespace muselet {
+
+struct ModelEntry {
+  std::string id;    // what requests call it
+  std::string path;  // GGUF file or Hugging Face directory
+};
+
+// A process role that gateways' and nodes' configs can name. `rpc` is tcp://HOST:PORT or
+// inproc://NAME; port 0 lets the system choose.
+struct GatewayEntry {
+  std::string name;
+  std::string http = "127.0.0.1:8000";
+  std::string rpc;  // front-end RPC; empty = none
+};
+struct SchedulerEntry {
+  std::string name;
+  std::string rpc;      // where nodes and gateways connect
+  std::string metrics;  // HOST:PORT of /metrics, /livez, /readyz in its own process; empty = none
+};
+struct NodeEntry {
+  std::string name;
+  std::string host = "127.0.0.1";  // where its ports are bound and how others reach it
+  std::vector<std::string> devices = {"cpu"};
+  std::string metrics;
+};
+struct ReplicaEntry {
+  std::string name;
+  std::string model;
+  uint32_t tensor = 1;
+  uint32_t pipeline = 1;
+  std::vector<std::string> on;  // node names
+};
+struct SurfaceEntry {
+  std::string name;
+  std::string key_file;  // one key a line; empty = no key needed
+  RequestClass request_class = RequestClass::kInteractive;
+  double share = 1.0;
+};
+
+struct ClusterConfig {
+  std::string cluster = "muselet";
+  std::vector<ModelEntry> models;
+  std::vector<GatewayEntry> gateways;
+  std::vector<SchedulerEntry> schedulers;
+  std::vector<NodeEntry> nodes;
+  std::vector<ReplicaEntry> replicas;
+  std::vector<SurfaceEntry> surfaces;  // empty = one surface "default" without a key
+
+  GatewayOptions gateway;
+  RouteOptions scheduler;
+  EngineOptions engine;
+  LogLevel log_level = LogLevel::kInfo;
+  LogFormat log_format = LogFormat::kAuto;
+  bool insecure = false;  // allow plain wires off loopback
+};
+
+}  // namespace muselet

@@ -1,0 +1,61 @@
+// One step of a replica: which rows to compute, from which sequences, into which KV blocks. The
+// leader numbers plans and hands the same plan to every rank; a rank executes plan k or dies, and
+// decides nothing itself.
+//
+// Plain value; immutable once it left the batcher.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/types.h"
+
+namespace muselet {
+
+// Small dense number of a sequence that is being computed; per-sequence state on ranks is indexed
+// by it. A slot is reused after its sequence ended.
+using SequenceSlot = uint32_t;
+
+// Stands in StepPlan::tokens for the token that an outstanding earlier plan samples for the same
+// slot.
+inline constexpr TokenId kTokenFromEarlierPlan = -1;
+
+// A run of consecutive positions of one sequence: a prefill chunk, or the one row of a decode.
+struct SequenceSlice {
+  SequenceSlot slot = 0;
+  uint32_t first_position = 0;  // of the first row, in the sequence
+  uint32_t row_begin = 0;       // index of the first row in StepPlan::tokens
+  uint32_t row_count = 0;
+  // The last `logits_rows` rows of the slice need logits: 0 for a prefill chunk that is not the
+  // last, 1 to sample the next token, more when prompt logprobs were asked for.
+  uint32_t logits_rows = 0;
+  bool samples = false;  // the last row's logits give the next token
+  // One block table per KV group: group g's table is
+  // StepPlan::block_tables[table_begin[g] .. table_begin[g] + table_count[g]); position p lies in
+  // entry p / block_tokens, at p % block_tokens. It covers every position up to the last row.
+  std::vector<uint32_t> table_begin;
+  std::vector<uint32_t> table_count;
+};
+
+struct StepPlan {
+  uint64_t number = 0;          // 1, 2, 3, ... within an epoch
+  std::vector<TokenId> tokens;  // one a row
+  std::vector<SequenceSlice> slices;
+  std::vector<BlockId> block_tables;
+
+  bool empty() const { return slices.empty(); }
+  uint32_t row_count() const { return static_cast<uint32_t>(tokens.size()); }
+};
+
+// What a step gave for one slice; StepResult::slices is parallel to StepPlan::slices.
+struct SliceResult {
+  bool sampled = false;
+  SampledToken token;  // if sampled
+  std::vector<SampledToken>
+      prompt_logprobs;  // for positions first_position + 1 ... of the slice, if asked for
+};
+struct StepResult {
+  std::vector<SliceResult> slices;
+};
+
+}  // namespace muselet

@@ -1,0 +1,15 @@
+// The knobs of a scheduler; keys, flags and documentation are in node/config/option_table.
+#pragma once
+
+#include <cstdint>
+
+namespace muselet {
+
+struct RouteOptions {
+  uint32_t waiting_max = 4096;              // requests that wait for a ticket; more are refused
+  int64_t heartbeat_interval_us = 250'000;  // expected of every peer
+  int64_t peer_timeout_us = 3'000'000;      // silence after which a peer is lost
+  int64_t retry_after_us = 1'000'000;  // told to clients that are refused because the line is full
+};
+
+}  // namespace muselet

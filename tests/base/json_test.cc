@@ -1,0 +1,47 @@
+#include "base/json.h"
+
+#include <gtest/gtest.h>
+
+namespace muselet {
+namespace {
+
+TEST(ParseJson, KeepsTheOrderOfKeys) {
+  const Result<Json> value = ParseJson(R"({"b": 1, "a": [true, null]})");
+  ASSERT_TRUE(value.ok());
+  EXPECT_EQ(WriteJson(*value), R"({"b":1,"a":[true,null]})");
+}
+
+TEST(ParseJson, RefusesWhatTwoReadersCouldReadDifferently) {
+  for (const char* text : {"{\"a\":1,\"a\":2}", "[1] 2", "", "NaN", "[1,]", "\"\xff\"", "1e999",
+                           "\"\\ud800\"", "{\"a\"}", "'a'"}) {
+    EXPECT_EQ(ParseJson(text).status().code(), StatusCode::kInvalidArgument) << text;
+  }
+}
+
+TEST(ParseJson, StopsAtTheDepthLimitWithoutBuildingTheValue) {
+  EXPECT_TRUE(ParseJson(std::string(32, '[') + std::string(32, ']')).ok());
+  const Result<Json> deep = ParseJson(std::string(100'000, '['));
+  EXPECT_NE(deep.status().message().find("nested deeper than 32"), std::string::npos);
+}
+
+TEST(ParseJson, StopsAtTheValueLimit) {
+  EXPECT_FALSE(ParseJson("[1,2,3]", {.depth_max = 8, .values_max = 3}).ok());
+  EXPECT_TRUE(ParseJson("[1,2,3]", {.depth_max = 8, .values_max = 4}).ok());
+}
+
+TEST(JsonMembers, NameTheKeyAndTheTypeTheyExpected) {
+  const Json object = *ParseJson(R"({"n": 3, "s": "x", "none": null})");
+  EXPECT_EQ(*GetInt(object, "n", 0, "f"), 3);
+  EXPECT_EQ(*GetInt(object, "none", 7, "f"), 7);
+  EXPECT_EQ(GetInt(object, "s", 0, "file.json").status().message(),
+            "file.json: s: expected an integer, got string");
+}
+
+TEST(AppendJsonString, EscapesAndReplacesWhatIsNotUtf8) {
+  std::string out;
+  AppendJsonString("a\"\n\xff", out);
+  EXPECT_EQ(out, "\"a\\\"\\n\xEF\xBF\xBD\"");
+}
+
+}  // namespace
+}  // namespace muselet

@@ -24,6 +24,8 @@ class Registry;
 
 namespace muselet {
 
+class ProcessCollector;
+
 // References into a MetricRegistry, which must outlive them. Cheap to copy.
 class Counter {
  public:
@@ -62,6 +64,7 @@ class MetricRegistry {
 
  private:
   std::shared_ptr<prometheus::Registry> registry_;
+  std::unique_ptr<ProcessCollector> process_;
 };
 
 // How a request ended, for muselet_requests_total{outcome=...}.
@@ -75,11 +78,12 @@ enum class RequestOutcome : uint8_t {
   kError
 };
 
-// label: model (and surface where that matters; cardinality is bounded by the config).
+// labels: gateway, model. A request for a model that the config does not have counts under
+// model="unknown".
 class GatewayMetrics {
  public:
   GatewayMetrics(MetricRegistry& registry, const std::string& gateway,
-                 const std::vector<std::string>& models, const std::vector<std::string>& surfaces);
+                 const std::vector<std::string>& models);
 
   struct PerModel {
     std::vector<Counter> requests;        // by RequestOutcome: muselet_requests_total
@@ -93,12 +97,14 @@ class GatewayMetrics {
     Histogram request_prompt_tokens;      // muselet_request_prompt_tokens
     Histogram request_generation_tokens;  // muselet_request_generation_tokens
     Gauge in_flight;                      // muselet_gateway_requests_in_flight
-    Counter retries;                      // muselet_request_attempts_total beyond the first
+    Counter retries;  // muselet_request_retries_total: attempts beyond the first
   };
   // The struct of a model; of the label "unknown" for any other name.
   const PerModel& model(std::string_view id) const;
 
-  Counter http_requests(int status_code) const;  // muselet_http_responses_total{code="2xx"|...}
+  // muselet_http_responses_total{code="1xx".."5xx"}. REQUIRES: 100 <= status_code < 600.
+  Counter http_responses(int status_code) const;
+  // muselet_http_connections: open now.
   const Gauge& http_connections() const { return http_connections_; }
 
  private:
@@ -120,9 +126,13 @@ class SchedulerMetrics {
   Counter refusals;      // muselet_scheduler_refusals_total
   Counter losses;        // muselet_scheduler_losses_total: attempts on replicas that went away
   Histogram queue_time;  // muselet_scheduler_queue_seconds
-  Gauge replicas_ready(std::string_view model) const;  // muselet_scheduler_replicas_ready{model}
+  // muselet_scheduler_replicas_ready{model}; null for a model that the config does not have.
+  const Gauge* replicas_ready(std::string_view model) const;
 
  private:
+  template <typename S>
+  SchedulerMetrics(const S& series, const std::vector<std::string>& models);
+
   std::map<std::string, Gauge, std::less<>> replicas_ready_;
 };
 
@@ -150,6 +160,10 @@ class NodeMetrics {
                                 // mean batch
   Histogram prefill_chunk_rows;  // muselet_prefill_chunk_rows
   Gauge last_step_unix_seconds;  // muselet_last_step_timestamp_seconds
+
+ private:
+  template <typename S>
+  explicit NodeMetrics(const S& series);
 };
 
 // muselet_build_info{version, revision} = 1.

@@ -1,0 +1,196 @@
+// The gateway's requests, from admission to the last token, without I/O: which scheduler was asked,
+// which node computes, what was delivered, when to try again. One Step per message, tick or wish of
+// a client; what it returns is to be sent and told in order.
+//
+//            Start                 Ticket                    last choice ends
+//   (none) --------> kWaiting --Place--> kPlaced --Submit--> kRunning --Release--> (none)
+//                       ^                  |                    |
+//                       +--- next attempt: refused, lost, gap --+
+//
+// The record of a request is fixed at Start. An attempt that ends early is followed by another one
+// that computes from prompt + tokens so far, so whoever listens sees indices 0..n-1 of each choice
+// once and in order, and exactly one Ended. Messages may be dropped, doubled and reordered at will.
+//
+// Not thread-safe: owned by the gateway's loop. Times are microseconds of one monotonic clock.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "base/messages.h"
+#include "base/status.h"
+#include "node/gateway/gateway_options.h"
+
+namespace muselet {
+
+struct RequestOwnerOptions {
+  RequestLimits limits;
+  uint32_t schedulers = 1;
+  int64_t place_repeat_us = 1'000'000;  // a Place without an answer is sent again
+  int64_t retry_backoff_us = 20'000;    // before the next attempt if the last one made no progress;
+                                        // doubles with each attempt
+};
+
+// Everything that decides the tokens of a request, and where it may run.
+struct RequestRecord {
+  RequestId request;
+  std::string model;
+  std::string surface;
+  RequestClass request_class = RequestClass::kInteractive;
+  uint64_t cache_salt = 0;
+  uint32_t choices = 1;    // >= 1
+  int64_t timeout_us = 0;  // > 0, from Start on
+  std::vector<TokenId> prompt;
+  SamplingParams sampling;
+  StopRules stop;
+};
+
+// What the owner is told.
+struct StartRequest {
+  RequestRecord record;
+};
+struct CancelRequest {  // the client went away: no event follows
+  RequestId request;
+};
+struct StopChoice {  // the text of a choice is complete (a stop string): no more tokens of it
+  SequenceId sequence;
+};
+struct SchedulerUp {  // answered our Hello, for the first time or again after a restart
+  uint32_t scheduler = 0;
+};
+struct SchedulerDown {
+  uint32_t scheduler = 0;
+};
+struct FromScheduler {
+  uint32_t scheduler = 0;
+  Message message;
+};
+struct FromNode {
+  std::string endpoint;
+  Message message;
+};
+struct NodeLost {  // unreachable, silent, or restarted
+  std::string endpoint;
+  std::string reason;
+};
+struct OwnerTick {};
+using OwnerInput = std::variant<StartRequest, CancelRequest, StopChoice, SchedulerUp, SchedulerDown,
+                                FromScheduler, FromNode, NodeLost, OwnerTick>;
+
+// What the owner tells about a request, in order.
+struct Ticketed {  // a place was found for an attempt
+  RequestId request;
+  uint32_t attempt = 0;
+  int64_t waited_us = 0;  // since the attempt began
+};
+struct Delivered {
+  SequenceId sequence;
+  std::vector<SampledToken> tokens;  // the next ones
+  FinishReason finish = FinishReason::kNone;
+  uint32_t cached_prompt_tokens = 0;
+  std::vector<SampledToken> prompt_logprobs;  // with the first tokens of choice 0, if asked for
+};
+struct Ended {  // the last event of a request
+  RequestId request;
+  Status status;  // OK: every choice has finished
+  int64_t retry_after_us = 0;
+};
+using OwnerEvent = std::variant<Ticketed, Delivered, Ended>;
+
+struct ToScheduler {
+  uint32_t scheduler = 0;
+  Message message;
+};
+struct ToNode {
+  std::string endpoint;
+  Message message;
+};
+struct OwnerOutput {
+  std::vector<ToScheduler> to_schedulers;
+  std::vector<ToNode> to_nodes;
+  std::vector<OwnerEvent> events;
+};
+
+struct OwnerCounters {
+  uint64_t late_messages = 0;      // of ended requests and old attempts: dropped
+  uint64_t duplicate_tokens = 0;   // seen before: dropped
+  uint64_t mismatched_tokens = 0;  // seen before, but with another id: a replica is not pure
+  uint64_t gaps = 0;               // an index was skipped: the attempt ended
+  uint64_t retries = 0;            // attempts beyond the first
+};
+
+class RequestOwner {
+ public:
+  explicit RequestOwner(const RequestOwnerOptions& options);
+
+  OwnerOutput Step(OwnerInput input, int64_t now_us);
+
+  size_t requests() const { return requests_.size(); }
+  // Requests whose attempt runs on the node at `endpoint`.
+  size_t RunningOn(const std::string& endpoint) const;
+  const OwnerCounters& counters() const { return counters_; }
+
+ private:
+  enum class Phase : uint8_t { kWaiting, kPlaced, kRunning };
+  struct Choice {
+    std::vector<TokenId> generated;
+    bool finished = false;
+    bool prompt_scored = false;  // prompt logprobs were delivered
+  };
+  struct Request {
+    RequestRecord record;
+    Phase phase = Phase::kWaiting;
+    int64_t deadline_us = 0;
+    uint32_t attempt = 0;
+    bool progressed = false;       // this attempt delivered something
+    uint32_t scheduler = 0;        // asked, or the one that gave the ticket
+    int64_t attempt_began_us = 0;  // waiting for a ticket since
+    int64_t next_place_us = 0;     // kWaiting: not before; kPlaced: send again at
+    uint32_t refusals = 0;         // of this attempt
+    std::string endpoint;          // kRunning
+    std::vector<Choice> choices;
+    uint32_t unfinished = 0;
+  };
+  using Requests = std::unordered_map<RequestId, Request>;
+
+  void Handle(StartRequest& input);
+  void Handle(const CancelRequest& input);
+  void Handle(const StopChoice& input);
+  void Handle(const SchedulerUp& input);
+  void Handle(const SchedulerDown& input);
+  void Handle(FromScheduler& input);
+  void Handle(FromNode& input);
+  void Handle(const NodeLost& input);
+  void Handle(const OwnerTick&);
+
+  void OnTicket(uint32_t scheduler, const Ticket& ticket);
+  void OnRefused(uint32_t scheduler, const Refused& refused);
+  void OnLost(uint32_t scheduler, const Lost& lost);
+  void OnTokens(const std::string& endpoint, TokenUpdate& update);
+  bool AcceptTokens(Request& request, TokenUpdate& update);
+
+  void TryPlace(Request& request);
+  void SendPlace(const Request& request);
+  void SubmitChoices(Request& request, const Ticket& ticket);
+  void CancelChoices(const Request& request);
+  void SendRelease(const Request& request);
+  // Ends the attempt; the next one follows unless attempts or time are used up.
+  void EndAttempt(Request& request, const Status& why);
+  void FinishChoice(Request& request, uint32_t choice, FinishReason finish);
+  void End(const RequestId& id, Status status, int64_t retry_after_us = 0);
+  void TickRequest(Request& request);
+  std::optional<uint32_t> PickScheduler(const Request& request) const;
+
+  RequestOwnerOptions options_;
+  std::vector<bool> scheduler_up_;
+  Requests requests_;
+  OwnerCounters counters_;
+  OwnerOutput out_;     // of the running Step
+  int64_t now_us_ = 0;  // of the running Step
+};
+
+}  // namespace muselet

@@ -2,17 +2,27 @@
 // and therefore need no locks. ZeroMQ sockets join through comms/message_socket.
 #pragma once
 
+#include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 
 namespace muselet {
 
+class PeriodicTimer;
+
 class EventLoop {
  public:
   explicit EventLoop(std::string name, const Clock& clock = Clock::Real());
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
 
   // Runs until Stop; the calling thread is the loop thread, and its name is set.
   void Run();
@@ -21,6 +31,7 @@ class EventLoop {
   // Runs `work` on the loop thread, later. Any thread.
   void Post(std::function<void()> work);
   // Calls `work` on the loop thread every `interval_us` from now on, for as long as the loop lives.
+  // Any thread. Whatever `work` refers to must outlive the loop's Run: see PeriodicTimer otherwise.
   void Every(int64_t interval_us, std::function<void()> work);
 
   int64_t NowUs() const { return clock_.NowUs(); }
@@ -34,6 +45,24 @@ class EventLoop {
   std::string name_;
   const Clock& clock_;
   boost::asio::io_context io_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  std::vector<std::unique_ptr<PeriodicTimer>> timers_;  // of Every; loop thread only
+  std::atomic<uint64_t> turns_ = 0;
+};
+
+// Calls `work` on the loop thread every `interval_us` of real time until it is destroyed. Ticks
+// that the loop was too busy for are left out, not made up for. Make and destroy it on the loop
+// thread, or while the loop does not run; `work` may destroy it. The loop must outlive it.
+class PeriodicTimer {
+ public:
+  PeriodicTimer(EventLoop& loop, int64_t interval_us, std::function<void()> work);
+  ~PeriodicTimer();
+  PeriodicTimer(const PeriodicTimer&) = delete;
+  PeriodicTimer& operator=(const PeriodicTimer&) = delete;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace muselet

@@ -3,7 +3,10 @@
 // (finite high-water marks, ROUTER_MANDATORY, ROUTER_HANDOVER, IMMEDIATE, MAXMSGSIZE, heartbeats,
 // LINGER), so a full or vanished peer is a Status, never a silent drop.
 //
-// Works alike over inproc://, ipc:// and tcp://. cppzmq's exceptions stop here.
+// Works alike over inproc://, ipc:// and tcp://, a client may connect before its server is bound;
+// but an inproc:// server that goes away is not found again (both live in one process). Handlers
+// may destroy the socket they are called for. The loop and the context outlive the sockets.
+// cppzmq's exceptions stop here.
 #pragma once
 
 #include <functional>
@@ -60,7 +63,11 @@ class MessageServer {
   virtual const std::string& endpoint() const = 0;
   // kUnavailable: the peer is not connected; kResourceExhausted: its queue is full. Nothing was
   // sent then.
+  // kInvalidArgument: the message is larger than the limit.
   virtual Status Send(const std::string& peer, Message message) = 0;
+  // Called on the loop thread, not from within Send, when some connection broke (never for
+  // inproc://). ZeroMQ does not say whose: a Send to each peer that matters tells.
+  virtual void OnDisconnect(std::function<void()> callback) = 0;
 };
 
 class MessageClient {
@@ -77,6 +84,7 @@ class MessageClient {
   virtual ~MessageClient() = default;
   virtual const std::string& endpoint() const = 0;
   // kUnavailable: not connected; kResourceExhausted: the queue is full. Nothing was sent then.
+  // kInvalidArgument: the message is larger than the limit.
   virtual Status Send(Message message) = 0;
 };
 

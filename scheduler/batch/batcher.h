@@ -1,0 +1,211 @@
+// Continuous batching with chunked prefill over a paged KV cache: decides which rows the next step
+// computes. A deterministic core: no clock, thread, tensor or metric; times come in as arguments.
+//
+//   Admit, Cancel        sequences come and go at any time
+//   Plan(now)            rows of the next step: running decodes first, then prefill chunks
+//   Commit(number, ...)  what that step gave; Fail(number, ...) if it gave nothing
+//   TakeUpdates          tokens and endings since the last call, for the gateways
+//
+// Budget: with decodes in the plan, prefill rows are added while the step is predicted
+// (scheduler/batch/step_time_model) to last at most step_target_us, but kPrefillRowsMin of them are
+// always let in, so that a busy replica still starts requests; no plan is predicted beyond
+// step_max_us unless one row alone is.
+//
+// Outstanding plans: Plan may be called again before Commit. A sequence stands in at most two of
+// them, the second one step ahead with kTokenFromEarlierPlan for the token not yet known. Plans
+// commit in order. Tokens past a stop are discarded at Commit.
+//
+// Memory: a sequence starts when the blocks for all its known tokens are free, and takes one more
+// block at a time as it grows. When none is left the cheapest sequence (lowest class, then
+// youngest) is paused and recomputed later; what was paused takes the blocks for resume_tokens_min
+// more tokens when it starts again, and is left alone until it has them. A waiting sequence may
+// pause running ones of lower classes only.
+//
+// Order: classes are strict; inside a class paused sequences come first, then the surface that was
+// served least (scheduler/batch/fair_share), then the oldest.
+//
+// Step thread only.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/messages.h"
+#include "base/status.h"
+#include "scheduler/batch/batch_options.h"
+#include "scheduler/batch/fair_share.h"
+#include "scheduler/batch/prefix_cache.h"
+#include "scheduler/batch/sequence.h"
+#include "scheduler/batch/step_plan.h"
+#include "scheduler/batch/step_time_model.h"
+
+namespace muselet {
+
+// What the batcher must know of the model.
+struct BatchModel {
+  uint32_t vocab_size = 0;
+  uint32_t context_tokens = 0;
+  KvShape kv;
+};
+
+// Since the batcher was made.
+struct BatchCounters {
+  uint64_t plans = 0;
+  uint64_t prefill_rows = 0;         // committed
+  uint64_t tokens = 0;               // committed, discarded ones not counted
+  uint64_t prefix_query_tokens = 0;  // prompt tokens of started sequences
+  uint64_t prefix_hit_tokens = 0;    // of those, found in the prefix cache
+  uint64_t pauses = 0;
+  uint64_t finished = 0;
+};
+
+class Batcher {
+ public:
+  // Prefill rows that a step with running decodes takes at least, whatever step_target_us says.
+  static constexpr uint32_t kPrefillRowsMin = 16;
+  // Chunk limit of a sequence that wants prompt logprobs: each of its rows needs a row of logits.
+  static constexpr uint32_t kPromptLogprobChunk = 32;
+
+  Batcher(const BatchOptions& options, const BatchModel& model);
+
+  // The longest sequence, prompt and answer: the model's context or what the KV cache can hold.
+  uint32_t context_tokens() const { return context_tokens_; }
+
+  // Takes a sequence. The same attempt again is a no-op; a newer attempt replaces the older, an
+  // older one is ignored. kInvalidArgument: it could never run, and why. kResourceExhausted: the
+  // line is full.
+  Status Admit(Submit record, int64_t now_us);
+  // Ends the sequence if it is here with this attempt or an older one (update: kCancelled). Blocks
+  // are free at once, or when the last outstanding plan that names it commits.
+  void Cancel(const SequenceId& sequence, uint32_t attempt);
+
+  // The next step, or an empty plan (number 0) if there is nothing to compute now. Ends sequences
+  // whose time is over before they cost anything.
+  StepPlan Plan(int64_t now_us);
+  // REQUIRES: the oldest outstanding plan; one result a slice. `step_us`: how long the step took, 0
+  // if that is not known.
+  void Commit(uint64_t plan_number, const StepResult& result, int64_t step_us, int64_t now_us);
+  // The step gave nothing: every sequence that it named ends with kError and `fault`.
+  void Fail(uint64_t plan_number, const Status& fault);
+  std::vector<TokenUpdate> TakeUpdates();
+
+  // The sequence that computes in `slot`. REQUIRES: an outstanding plan names the slot.
+  const Sequence& InSlot(SequenceSlot slot) const;
+
+  uint32_t running_count() const { return running_count_; }  // kLeaving included
+  uint32_t waiting_count() const { return static_cast<uint32_t>(waiting_.size()); }
+  size_t outstanding_count() const { return outstanding_.size(); }
+  bool idle() const { return sequences_.empty(); }
+  const PrefixCache& cache() const { return cache_; }
+  const BatchCounters& counters() const { return counters_; }
+  std::vector<SequenceId> ActiveSequences() const;
+  // Shares of the surfaces of a class are equal until they are set.
+  FairShare& fair_share(RequestClass request_class) {
+    return shares_[static_cast<size_t>(request_class)];
+  }
+
+ private:
+  struct Outstanding {
+    uint64_t number = 0;
+    StepLoad load;
+    struct Slice {
+      SequenceSlot slot;
+      uint32_t first_position;
+      uint32_t row_count;
+      uint32_t logits_rows;
+      bool samples;
+      bool prefill;
+    };
+    std::vector<Slice> slices;
+  };
+  // A plan in the making.
+  struct Draft {
+    StepPlan plan;
+    Outstanding record;
+    bool has_decodes = false;
+    uint32_t prefill_rows = 0;
+  };
+
+  // batcher.cc: admission, commit, endings.
+  Status CheckRecord(const Submit& record) const;
+  bool ReportAndEndIfComplete(Sequence& sequence, std::vector<SampledToken> tokens);
+  void End(Sequence& sequence, FinishReason reason, const Status& fault);
+  void Retire(Sequence& sequence);
+  void CommitSlice(const Outstanding::Slice& slice, const SliceResult& result);
+  void TakePromptLogprobs(Sequence& sequence, const Outstanding::Slice& slice,
+                          const SliceResult& result);
+  void SettleLeaving(Sequence& sequence);
+  Outstanding TakeOldest(uint64_t plan_number);
+  TokenUpdate MakeUpdate(Sequence& sequence, std::vector<SampledToken> tokens) const;
+
+  // batcher_plan.cc: what goes into a step.
+  void ExpireDeadlines(int64_t now_us);
+  void PlanDecodes(Draft& draft);
+  void PlanPrefill(Draft& draft);
+  bool PlanChunk(Draft& draft, Sequence& sequence);
+  void AddSlice(Draft& draft, Sequence& sequence, uint32_t row_count);
+  uint32_t RowsLeft(const Draft& draft, const Sequence& sequence, uint32_t row_max) const;
+  std::vector<Sequence*> RunningInOrder(bool rotate) const;
+  void PlanStarts(Draft& draft, RequestClass request_class, bool& blocked);
+  static bool MayTakeRows(const Sequence& sequence);
+  Sequence* NextWaiting(RequestClass request_class, const std::vector<uint64_t>& deferred);
+
+  // batcher_memory.cc: slots and blocks.
+  enum class StartResult { kStarted, kDeferred, kNoRoom };
+  StartResult TryStart(Sequence& sequence);
+  void Start(Sequence& sequence, const PrefixCache::Hit& hit);
+  bool MustWaitForPrefix(const Sequence& sequence, const PrefixCache::Hit& hit,
+                         const std::vector<BlockHash>& keys) const;
+  uint32_t PositionsAtStart(const Sequence& sequence) const;
+  std::vector<uint32_t> BlocksToStart(const Sequence& sequence, const PrefixCache::Hit& hit) const;
+  bool HasRoom(const std::vector<uint32_t>& blocks_needed) const;
+  void PauseLowerClasses(const Sequence& sequence, const std::vector<uint32_t>& blocks_needed);
+  enum class Groups { kAll, kFullOnly };
+  bool AllocateUpTo(Sequence& sequence, uint32_t position_count, Groups groups);
+  bool Grow(Sequence& sequence, uint32_t position_count);
+  // Of two running sequences, the one that is paused first.
+  static bool Cheaper(const Sequence& a, const Sequence& b);
+  static bool Protected(const Sequence& sequence);
+  Sequence* CheapestRunning(bool unprotected_only) const;
+  bool AnyLeaving() const;
+  void Pause(Sequence& sequence);
+  void LeaveSlot(Sequence& sequence);
+  void ReturnToWaiting(Sequence& sequence);
+  void Erase(Sequence& sequence);
+  void ExtendHashes(Sequence& sequence);
+  void RegisterBlocks(Sequence& sequence);
+  void ReleasePassedBlocks(Sequence& sequence);
+  void SetComputing(const Sequence& sequence, bool computing);
+  std::vector<BlockHash> Keys(const Sequence& sequence, uint32_t block_count) const;
+
+  const BatchOptions options_;
+  const BatchModel model_;
+  uint32_t context_tokens_ = 0;
+  PrefixCache cache_;
+  StepTimeModel step_time_;
+  std::array<FairShare, 3> shares_;  // by class
+  BatchCounters counters_;
+
+  uint64_t next_serial_ = 1;
+  uint64_t next_run_ = 1;
+  uint64_t next_plan_ = 1;
+  std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by serial; owns
+  std::unordered_map<SequenceId, Sequence*> live_;           // not ended
+  std::map<uint64_t, Sequence*> waiting_;                    // by serial
+  std::vector<Sequence*> slots_;                             // by slot; null = free
+  std::vector<SequenceSlot> free_slots_;                     // a stack
+  uint32_t running_count_ = 0;
+  bool decodes_left_out_ = false;  // the last plan had no room for all of them
+  std::deque<Outstanding> outstanding_;
+  // Blocks that a running sequence is about to compute: who needs the same waits for them instead
+  // of computing them again.
+  std::unordered_map<BlockHash, const Sequence*> computing_;
+  std::vector<TokenUpdate> updates_;
+};
+
+}  // namespace muselet

@@ -1,0 +1,85 @@
+#include "scheduler/batch/prefix_cache.h"
+
+#include <algorithm>
+
+namespace muselet {
+
+PrefixCache::PrefixCache(const KvShape& shape, bool enabled) : shape_(shape), enabled_(enabled) {
+  for (const KvGroupShape& group : shape.groups) {
+    pools_.emplace_back(group.block_count);
+    index_.emplace_back();
+    key_of_block_.emplace_back(group.block_count);
+  }
+}
+
+uint32_t PrefixCache::FirstNeededPosition(uint32_t group, uint32_t position) const {
+  const uint32_t window = shape_.groups[group].window_tokens;
+  return window == 0 || position + 1 <= window ? 0 : position + 1 - window;
+}
+
+bool PrefixCache::Holds(uint32_t group, std::span<const BlockHash> keys,
+                        uint32_t block_count) const {
+  const uint32_t position = block_count * shape_.block_tokens;
+  const uint32_t first = FirstNeededPosition(group, position) / shape_.block_tokens;
+  for (uint32_t i = block_count; i-- > first;) {
+    if (!index_[group].contains(keys[i])) return false;
+  }
+  return true;
+}
+
+PrefixCache::Hit PrefixCache::Find(std::span<const BlockHash> keys) const {
+  Hit hit;
+  hit.blocks.resize(pools_.size());
+  if (!enabled_) return hit;
+  auto length = static_cast<uint32_t>(keys.size());
+  // A full group bounds the length by its first gap; below that only windows can have holes.
+  for (uint32_t group = 0; group < group_count(); ++group) {
+    if (shape_.groups[group].window_tokens != 0) continue;
+    uint32_t held = 0;
+    while (held < length && index_[group].contains(keys[held])) ++held;
+    length = held;
+  }
+  const auto all_hold = [&](uint32_t candidate) {
+    for (uint32_t group = 0; group < group_count(); ++group) {
+      if (!Holds(group, keys, candidate)) return false;
+    }
+    return true;
+  };
+  while (length > 0 && !all_hold(length)) --length;
+  hit.block_count = length;
+  for (uint32_t group = 0; group < group_count(); ++group) {
+    const uint32_t first =
+        FirstNeededPosition(group, length * shape_.block_tokens) / shape_.block_tokens;
+    hit.blocks[group].assign(length, kNoBlock);
+    for (uint32_t i = std::min(first, length); i < length; ++i) {
+      hit.blocks[group][i] = index_[group].at(keys[i]);
+    }
+  }
+  return hit;
+}
+
+void PrefixCache::Register(uint32_t group, const BlockHash& key, BlockId block) {
+  if (!enabled_ || !index_[group].emplace(key, block).second) return;
+  key_of_block_[group][block] = key;
+  pools_[group].Keep(block);
+}
+
+BlockId PrefixCache::Allocate(uint32_t group) {
+  const BlockPool::Allocation allocation = pools_[group].Allocate();
+  if (allocation.evicted) index_[group].erase(key_of_block_[group][allocation.block]);
+  return allocation.block;
+}
+
+uint64_t PrefixCache::held_count() const {
+  uint64_t count = 0;
+  for (const BlockPool& pool : pools_) count += pool.held_count();
+  return count;
+}
+
+uint64_t PrefixCache::block_count() const {
+  uint64_t count = 0;
+  for (const BlockPool& pool : pools_) count += pool.block_count();
+  return count;
+}
+
+}  // namespace muselet

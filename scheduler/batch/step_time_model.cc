@@ -1,0 +1,98 @@
+#include "scheduler/batch/step_time_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace muselet {
+namespace {
+
+// Before anything was measured: cautious for a CPU, corrected by the first steps.
+constexpr std::array<double, 3> kPrior = {2'000.0, 500.0, 20.0};
+constexpr double kPriorWeight = 1e-3;
+constexpr double kNewest = 0.1;  // weight of the newest step in its class average
+
+using Matrix = std::array<std::array<double, 4>, 3>;  // the last column is the right-hand side
+
+// Gauss elimination; the prior's ridge keeps the pivots away from zero.
+std::array<double, 3> Solve(Matrix m) {
+  for (int column = 0; column < 3; ++column) {
+    int pivot = column;
+    for (int row = column + 1; row < 3; ++row) {
+      if (std::fabs(m[row][column]) > std::fabs(m[pivot][column])) pivot = row;
+    }
+    std::swap(m[column], m[pivot]);
+    for (int row = column + 1; row < 3; ++row) {
+      const double factor = m[row][column] / m[column][column];
+      for (int k = column; k < 4; ++k) m[row][k] -= factor * m[column][k];
+    }
+  }
+  std::array<double, 3> x{};
+  for (int row = 2; row >= 0; --row) {
+    double sum = m[row][3];
+    for (int k = row + 1; k < 3; ++k) sum -= m[row][k] * x[k];
+    x[row] = sum / m[row][row];
+  }
+  return x;
+}
+
+}  // namespace
+
+StepLoad SliceLoad(uint32_t first_position, uint32_t row_count) {
+  const double rows = row_count;
+  return {rows, rows * first_position + rows * (rows + 1) / 2};
+}
+
+StepTimeModel::StepTimeModel() : coefficients_(kPrior) {}
+
+void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
+  if (load.rows < 1 || step_us <= 0) return;
+  const auto index = static_cast<size_t>(std::ilogb(load.rows));
+  LoadClass& entry = classes_[std::min(index, classes_.size() - 1)];
+  // The first few observations count alike, later ones fade.
+  entry.weight = std::min(entry.weight + 1, 1 / kNewest);
+  const double newest = 1 / entry.weight;
+  entry.load.rows += newest * (load.rows - entry.load.rows);
+  entry.load.context += newest * (load.context - entry.load.context);
+  entry.step_us += newest * (static_cast<double>(step_us) - entry.step_us);
+  Fit();
+}
+
+void StepTimeModel::Fit() {
+  Matrix normal{};
+  for (int i = 0; i < kFeatures; ++i) {
+    const double scale = kPriorWeight / (kPrior[i] * kPrior[i]);
+    normal[i][i] = scale;
+    normal[i][3] = scale * kPrior[i];
+  }
+  for (const LoadClass& entry : classes_) {
+    if (entry.weight == 0) continue;
+    const std::array<double, 3> x = {1.0, entry.load.rows, entry.load.context / 1024};
+    const double weight = 1 / (entry.step_us * entry.step_us);
+    for (int i = 0; i < kFeatures; ++i) {
+      for (int j = 0; j < kFeatures; ++j) normal[i][j] += weight * x[i] * x[j];
+      normal[i][3] += weight * x[i] * entry.step_us;
+    }
+  }
+  coefficients_ = Solve(normal);
+  // Time never shrinks with work; noise may say so where only one size of step was seen.
+  for (double& coefficient : coefficients_) coefficient = std::max(coefficient, 0.0);
+}
+
+double StepTimeModel::PredictUs(const StepLoad& load) const {
+  return coefficients_[0] + coefficients_[1] * load.rows + coefficients_[2] * load.context / 1024;
+}
+
+uint32_t StepTimeModel::RowsWithin(double limit_us, const StepLoad& load, uint32_t first_position,
+                                   uint32_t row_max) const {
+  uint32_t fits = 0;
+  uint32_t above = row_max + 1;
+  while (above - fits > 1) {
+    const uint32_t middle = fits + (above - fits) / 2;
+    const bool within = PredictUs(load + SliceLoad(first_position, middle)) <= limit_us;
+    (within ? fits : above) = middle;
+  }
+  return fits;
+}
+
+}  // namespace muselet

@@ -1,0 +1,49 @@
+// Predicts how long a step will take, from the steps that were measured:
+//
+//   time = base + row_us * rows + context_us * (positions attended by all rows) / 1024
+//
+// Measured steps are averaged in classes by their row count (a class a power of two), so that many
+// small steps do not wash out what the rare large ones taught. The three coefficients are the ridge
+// least-squares fit of relative errors over the class averages. Deterministic; sees no clock.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace muselet {
+
+// The size of a step, as far as its time depends on it.
+struct StepLoad {
+  double rows = 0;
+  double context = 0;  // sum over rows of the positions that the row attends
+  StepLoad operator+(const StepLoad& other) const {
+    return {rows + other.rows, context + other.context};
+  }
+};
+// Rows [first_position, first_position + row_count) of one sequence.
+StepLoad SliceLoad(uint32_t first_position, uint32_t row_count);
+
+class StepTimeModel {
+ public:
+  StepTimeModel();
+  void Observe(const StepLoad& load, int64_t step_us);
+  double PredictUs(const StepLoad& load) const;
+  // The most rows, at most `row_max`, of a slice from `first_position` on top of `load` that keep
+  // the prediction within `limit_us`.
+  uint32_t RowsWithin(double limit_us, const StepLoad& load, uint32_t first_position,
+                      uint32_t row_max) const;
+
+ private:
+  static constexpr int kFeatures = 3;
+  struct LoadClass {
+    double weight = 0;  // 0 until observed
+    StepLoad load;
+    double step_us = 0;
+  };
+  void Fit();
+
+  std::array<LoadClass, 20> classes_;
+  std::array<double, kFeatures> coefficients_;
+};
+
+}  // namespace muselet

@@ -1,0 +1,392 @@
+#include "node/config/cluster_checks.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "base/mapped_file.h"
+#include "node/config/address.h"
+#include "node/config/suggestion.h"
+
+namespace muselet {
+namespace {
+
+std::string Item(const char* section, size_t index) {
+  return std::string(section) + "[" + std::to_string(index) + "]";
+}
+
+template <typename Entry>
+void NumberNames(std::vector<Entry>& entries, const std::string& stem) {
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].name.empty()) entries[i].name = stem + "-" + std::to_string(i);
+  }
+}
+
+template <typename Entry>
+std::vector<std::string> NamesOf(const std::vector<Entry>& entries) {
+  std::vector<std::string> names;
+  for (const Entry& entry : entries) names.push_back(entry.name);
+  return names;
+}
+
+bool Contains(const std::vector<std::string>& words, const std::string& word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+void FillInReplicas(ClusterConfig& config) {
+  if (config.replicas.empty()) {
+    for (const ModelEntry& model : config.models) {
+      for (const NodeEntry& node : config.nodes) {
+        ReplicaEntry replica;
+        replica.model = model.id;
+        replica.on = {node.name};
+        config.replicas.push_back(replica);
+      }
+    }
+  }
+  for (ReplicaEntry& replica : config.replicas) {
+    if (replica.model.empty() && config.models.size() == 1) replica.model = config.models[0].id;
+    if (replica.on.empty() && config.nodes.size() == 1) replica.on = {config.nodes[0].name};
+  }
+  NumberNames(config.replicas, "replica");
+}
+
+class Checker {
+ public:
+  Checker(const ClusterConfig& config, const ConfigRequest& request, const Provenance& provenance,
+          ConfigFaults& faults)
+      : config_(config), request_(request), provenance_(provenance), faults_(faults) {}
+
+  void Run() {
+    if (config_.models.empty()) {
+      Fault("models", "no model is named", "add models: [{path: ...}]");
+      return;
+    }
+    CheckNames();
+    CheckReplicas();
+    CheckAddresses();
+    CheckExposure();
+    CheckSurfaces();
+    CheckOptions();
+    CheckEntry();
+    CheckFiles();
+  }
+
+ private:
+  // Blames the value at `path`, else the entry around it, else the file as a whole.
+  void Fault(const std::string& path, std::string problem, std::string hint) {
+    ValueSource source{ValueSource::Kind::kFile, request_.file, 0, 0};
+    for (std::string place = path; !place.empty();) {
+      const auto found = provenance_.find(place);
+      if (found != provenance_.end()) {
+        source = found->second;
+        break;
+      }
+      const size_t cut = place.find_last_of(".[");
+      place = cut == std::string::npos ? "" : place.substr(0, cut);
+    }
+    faults_.push_back({source, path, std::move(problem), std::move(hint)});
+  }
+
+  void Claim(std::set<std::string>& taken, const std::string& name, const std::string& path,
+             const char* what) {
+    if (taken.insert(name).second) return;
+    Fault(path, std::string("the ") + what + " \"" + name + "\" is given twice",
+          "names must be unique");
+  }
+
+  void CheckNames() {
+    std::set<std::string> models;
+    for (size_t i = 0; i < config_.models.size(); ++i) {
+      Claim(models, config_.models[i].id, Item("models", i) + ".id", "model id");
+    }
+    std::set<std::string> processes;  // `run --name` must find one
+    const auto claim_all = [&](const auto& entries, const char* section, auto& taken) {
+      for (size_t i = 0; i < entries.size(); ++i) {
+        Claim(taken, entries[i].name, Item(section, i) + ".name", "name");
+      }
+    };
+    claim_all(config_.gateways, "gateways", processes);
+    claim_all(config_.schedulers, "schedulers", processes);
+    claim_all(config_.nodes, "nodes", processes);
+    std::set<std::string> replicas;
+    claim_all(config_.replicas, "replicas", replicas);
+    std::set<std::string> surfaces;
+    claim_all(config_.surfaces, "surfaces", surfaces);
+  }
+
+  void CheckReplicas() {
+    std::vector<std::string> models;
+    for (const ModelEntry& model : config_.models) models.push_back(model.id);
+    std::set<std::string> served;
+    for (size_t i = 0; i < config_.replicas.size(); ++i) {
+      const ReplicaEntry& replica = config_.replicas[i];
+      const std::string path = Item("replicas", i);
+      served.insert(replica.model);
+      if (replica.model.empty()) {
+        Fault(path + ".model", "missing", "there are several models: name one");
+      } else if (!Contains(models, replica.model)) {
+        Fault(path + ".model", "no model has the id \"" + replica.model + "\"",
+              DidYouMean(replica.model, models, "add it under models"));
+      }
+      CheckPlacement(replica, path);
+    }
+    for (size_t i = 0; i < models.size(); ++i) {
+      if (served.contains(models[i])) continue;
+      Fault(Item("models", i) + ".id", "no replica serves \"" + models[i] + "\"",
+            "add one under replicas");
+    }
+  }
+
+  void CheckPlacement(const ReplicaEntry& replica, const std::string& path) {
+    const std::vector<std::string> nodes = NamesOf(config_.nodes);
+    if (replica.on.empty()) {
+      Fault(path + ".on", "missing", "there are several nodes: name one");
+    }
+    for (const std::string& node : replica.on) {
+      if (Contains(nodes, node)) continue;
+      Fault(path + ".on", "no node is called \"" + node + "\"",
+            DidYouMean(node, nodes, "add it under nodes"));
+    }
+    const std::string why = "this version runs a replica as one rank; use several replicas instead";
+    if (replica.tensor > 1) Fault(path + ".tensor", "sharding is not supported yet", why);
+    if (replica.pipeline > 1) Fault(path + ".pipeline", "sharding is not supported yet", why);
+    if (replica.on.size() > 1) {
+      Fault(path + ".on", "a replica of one rank runs on one node",
+            "write one replica for each node");
+    }
+  }
+
+  struct Address {
+    std::string path;
+    std::string text;  // HOST:PORT
+  };
+  // Every address that some process binds.
+  std::vector<Address> Addresses() const {
+    std::vector<Address> all;
+    const auto add = [&](const std::string& path, const std::string& text) {
+      constexpr std::string_view kTcp = "tcp://";
+      if (text.empty() || IsInproc(text)) return;
+      all.push_back({path, text.rfind(kTcp, 0) == 0 ? text.substr(kTcp.size()) : text});
+    };
+    for (size_t i = 0; i < config_.gateways.size(); ++i) {
+      add(Item("gateways", i) + ".http", config_.gateways[i].http);
+      add(Item("gateways", i) + ".rpc", config_.gateways[i].rpc);
+    }
+    for (size_t i = 0; i < config_.schedulers.size(); ++i) {
+      add(Item("schedulers", i) + ".rpc", config_.schedulers[i].rpc);
+      add(Item("schedulers", i) + ".metrics", config_.schedulers[i].metrics);
+    }
+    for (size_t i = 0; i < config_.nodes.size(); ++i) {
+      add(Item("nodes", i) + ".metrics", config_.nodes[i].metrics);
+    }
+    return all;
+  }
+
+  void CheckAddresses() {
+    std::map<std::string, std::string> taken;
+    for (const Address& address : Addresses()) {
+      if (address.text.ends_with(":0")) continue;
+      const auto [first, fresh] = taken.emplace(address.text, address.path);
+      if (fresh) continue;
+      Fault(address.path, address.text + " is taken by " + first->second, "choose another port");
+    }
+    std::set<std::string> inproc;
+    for (size_t i = 0; i < config_.schedulers.size(); ++i) {
+      const std::string& rpc = config_.schedulers[i].rpc;
+      if (!IsInproc(rpc)) {
+        if (!rpc.ends_with(":0")) continue;
+        Fault(Item("schedulers", i) + ".rpc", "port 0 cannot be found by the others",
+              "choose a port");
+      } else if (!inproc.insert(rpc).second) {
+        Fault(Item("schedulers", i) + ".rpc", rpc + " is given twice", "choose another name");
+      }
+    }
+  }
+
+  void CheckExposure() {
+    if (config_.insecure) return;
+    const std::string wires =
+        "wires are not encrypted in this version; use a loopback address, or "
+        "insecure: true on a network that you trust";
+    for (size_t i = 0; i < config_.gateways.size(); ++i) {
+      const GatewayEntry& gateway = config_.gateways[i];
+      const Result<HostPort> http = ParseHostPort(gateway.http);
+      const bool open = http.ok() && !IsLoopbackHost(http->host);
+      if (open && AcceptsWithoutKey()) {
+        Fault(Item("gateways", i) + ".http",
+              gateway.http + " can be reached from outside without a key",
+              "give every surface a key_file, bind 127.0.0.1, or set insecure: true");
+      }
+      if (!gateway.rpc.empty() && !IsLoopbackEndpoint(gateway.rpc)) {
+        Fault(Item("gateways", i) + ".rpc", gateway.rpc + " is not a loopback address", wires);
+      }
+    }
+    for (size_t i = 0; i < config_.schedulers.size(); ++i) {
+      if (IsLoopbackEndpoint(config_.schedulers[i].rpc)) continue;
+      Fault(Item("schedulers", i) + ".rpc",
+            config_.schedulers[i].rpc + " is not a loopback address", wires);
+    }
+    for (size_t i = 0; i < config_.nodes.size(); ++i) {
+      if (IsLoopbackHost(config_.nodes[i].host)) continue;
+      Fault(Item("nodes", i) + ".host", config_.nodes[i].host + " is not a loopback address",
+            wires);
+    }
+  }
+
+  bool AcceptsWithoutKey() const {
+    return config_.surfaces.empty() ||
+           std::any_of(config_.surfaces.begin(), config_.surfaces.end(),
+                       [](const SurfaceEntry& surface) { return surface.key_file.empty(); });
+  }
+
+  void CheckSurfaces() {
+    const std::string* keyless = nullptr;
+    for (size_t i = 0; i < config_.surfaces.size(); ++i) {
+      const SurfaceEntry& surface = config_.surfaces[i];
+      if (!surface.key_file.empty()) continue;
+      if (keyless != nullptr) {
+        Fault(Item("surfaces", i) + ".key_file", "missing",
+              "requests without a key are of surface \"" + *keyless + "\" already");
+      }
+      keyless = &surface.name;
+    }
+  }
+
+  void CheckOptions() {
+    const BatchOptions& batch = config_.engine.batch;
+    if (batch.prefill_chunk_max > batch.step_tokens_max) {
+      Fault("batch.prefill_chunk_max", "larger than batch.step_tokens_max",
+            "at most " + std::to_string(batch.step_tokens_max));
+    }
+    if (batch.sequences_max > batch.step_tokens_max) {
+      Fault("batch.sequences_max", "larger than batch.step_tokens_max",
+            "every running sequence needs a row of a step");
+    }
+    if (batch.step_target_us > batch.step_max_us) {
+      Fault("batch.step_target", "longer than batch.step_max", "");
+    }
+    CheckHeartbeat("gateway", config_.gateway.heartbeat_interval_us,
+                   config_.gateway.peer_timeout_us);
+    CheckHeartbeat("scheduler", config_.scheduler.heartbeat_interval_us,
+                   config_.scheduler.peer_timeout_us);
+    if (config_.engine.peer_timeout_us < 2 * config_.engine.report_interval_us) {
+      Fault("engine.peer_timeout", "shorter than two engine.report_interval", "");
+    }
+  }
+
+  void CheckHeartbeat(const std::string& role, int64_t interval_us, int64_t timeout_us) {
+    if (timeout_us >= 2 * interval_us) return;
+    Fault(role + ".peer_timeout", "shorter than two " + role + ".heartbeat_interval",
+          "one late heartbeat would look like a loss");
+  }
+
+  // `run --name` speaks to other processes, so inproc endpoints will not do.
+  void CheckEntry() {
+    if (request_.entry.empty()) return;
+    std::vector<std::string> names = NamesOf(config_.gateways);
+    for (const auto& more : {NamesOf(config_.schedulers), NamesOf(config_.nodes)}) {
+      names.insert(names.end(), more.begin(), more.end());
+    }
+    if (!Contains(names, request_.entry)) {
+      std::string listed;
+      for (const std::string& name : names) listed += (listed.empty() ? "" : ", ") + name;
+      faults_.push_back({{ValueSource::Kind::kFlag, "--name", 0, 0},
+                         "",
+                         "no entry is called \"" + request_.entry + "\"",
+                         DidYouMean(request_.entry, names, "there are: " + listed)});
+    }
+    for (size_t i = 0; i < config_.schedulers.size(); ++i) {
+      if (!IsInproc(config_.schedulers[i].rpc)) continue;
+      Fault(Item("schedulers", i) + ".rpc",
+            "no other process can reach " + config_.schedulers[i].rpc,
+            "run needs an address such as tcp://127.0.0.1:5555; serve does not");
+    }
+  }
+
+  void CheckFiles() {
+    if (request_.file_check == ConfigRequest::FileCheck::kNone) return;
+    const bool all = request_.file_check == ConfigRequest::FileCheck::kAll;
+    const auto needed = all ? std::vector<std::string>() : ModelsNeededBy(config_, request_.entry);
+    for (size_t i = 0; i < config_.models.size(); ++i) {
+      if (all || Contains(needed, config_.models[i].id)) {
+        CheckModelFile(Item("models", i) + ".path", config_.models[i].path);
+      }
+    }
+    const bool needs_keys = all || Contains(NamesOf(config_.gateways), request_.entry);
+    for (size_t i = 0; needs_keys && i < config_.surfaces.size(); ++i) {
+      const std::string& file = config_.surfaces[i].key_file;
+      if (!file.empty()) CheckKeyFile(Item("surfaces", i) + ".key_file", file);
+    }
+  }
+
+  void CheckModelFile(const std::string& key, const std::string& path) {
+    std::error_code fault;
+    const auto status = std::filesystem::status(path, fault);
+    if (status.type() == std::filesystem::file_type::not_found) {
+      Fault(key, path + " does not exist", "a GGUF file or a Hugging Face directory is needed");
+    } else if (fault || access(path.c_str(), R_OK) != 0) {
+      Fault(key, path + " cannot be read",
+            "check the owner and mode of the file and its directories");
+    } else if (std::filesystem::is_directory(status) &&
+               !std::filesystem::exists(path + "/config.json", fault)) {
+      Fault(key, path + " has no config.json", "is this a Hugging Face model directory?");
+    } else if (!std::filesystem::is_directory(status) &&
+               !std::filesystem::is_regular_file(status)) {
+      Fault(key, path + " is neither a file nor a directory", "");
+    }
+  }
+
+  void CheckKeyFile(const std::string& key, const std::string& path) {
+    constexpr size_t kKeyFileBytesMax = 1 << 20;
+    const Result<std::string> text = ReadFile(path, kKeyFileBytesMax);
+    if (!text.ok()) {
+      const bool named = text.status().message().find(path) != std::string::npos;
+      Fault(key, (named ? "" : path + ": ") + text.status().message(), "one API key a line");
+    } else if (text->find_first_not_of(" \t\r\n") == std::string::npos) {
+      Fault(key, path + " holds no key", "one API key a line");
+    }
+  }
+
+  const ClusterConfig& config_;
+  const ConfigRequest& request_;
+  const Provenance& provenance_;
+  ConfigFaults& faults_;
+};
+
+}  // namespace
+
+void FillInCluster(ClusterConfig& config) {
+  if (config.gateways.empty()) config.gateways.emplace_back();
+  if (config.schedulers.empty()) config.schedulers.emplace_back();
+  if (config.nodes.empty()) config.nodes.emplace_back();
+  NumberNames(config.gateways, "gateway");
+  NumberNames(config.schedulers, "scheduler");
+  NumberNames(config.nodes, "node");
+  for (SchedulerEntry& scheduler : config.schedulers) {
+    if (scheduler.rpc.empty()) scheduler.rpc = "inproc://" + scheduler.name;
+  }
+  FillInReplicas(config);
+}
+
+void CheckCluster(const ClusterConfig& config, const ConfigRequest& request,
+                  const Provenance& provenance, ConfigFaults& faults) {
+  Checker(config, request, provenance, faults).Run();
+}
+
+std::vector<std::string> ModelsNeededBy(const ClusterConfig& config, const std::string& entry) {
+  std::vector<std::string> models;
+  if (Contains(NamesOf(config.gateways), entry)) {
+    for (const ModelEntry& model : config.models) models.push_back(model.id);
+  }
+  for (const ReplicaEntry& replica : config.replicas) {
+    if (Contains(replica.on, entry) && !Contains(models, replica.model)) {
+      models.push_back(replica.model);
+    }
+  }
+  return models;
+}
+
+}  // namespace muselet

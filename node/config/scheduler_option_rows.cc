@@ -1,0 +1,46 @@
+// Options of schedulers.
+#include <utility>
+
+#include "node/config/option_table.h"
+
+namespace muselet {
+namespace {
+
+template <typename Access>
+void Add(std::vector<Option>& rows, const char* group, FieldSpec spec, Access access) {
+  rows.push_back({MakeField<ClusterConfig>(std::move(spec), access), group});
+}
+
+void AddScheduler(std::vector<Option>& rows) {
+  const char* group = "Scheduler";
+  Add(
+      rows, group,
+      {"scheduler.waiting_max", ValueKind::kInteger,
+       "Requests that wait for a replica; more are refused", 1, 1000000},
+      [](auto& c) -> auto& { return c.scheduler.waiting_max; });
+  Add(
+      rows, group,
+      {"scheduler.heartbeat_interval", ValueKind::kDuration,
+       "Time between two heartbeats that every peer is expected to keep", 10e3, 60e6},
+      [](auto& c) -> auto& { return c.scheduler.heartbeat_interval_us; });
+  Add(
+      rows, group,
+      {"scheduler.peer_timeout", ValueKind::kDuration, "Silence after which a peer counts as lost",
+       100e3, 3600e6},
+      [](auto& c) -> auto& { return c.scheduler.peer_timeout_us; });
+  Add(
+      rows, group,
+      {"scheduler.retry_after", ValueKind::kDuration,
+       "Wait told to clients that are refused because the line is full", 0, 3600e6},
+      [](auto& c) -> auto& { return c.scheduler.retry_after_us; });
+}
+
+}  // namespace
+
+std::vector<Option> SchedulerOptionRows() {
+  std::vector<Option> rows;
+  AddScheduler(rows);
+  return rows;
+}
+
+}  // namespace muselet

@@ -93,8 +93,7 @@ class GgufFile {
   friend class GgufParser;
   explicit GgufFile(MappedFile file) : file_(std::move(file)) {}
 
-  Result<const GgufEntry*> Need(std::string_view key, GgufType type) const;
-  Result<const GgufEntry*> NeedArray(std::string_view key) const;
+  Result<const GgufEntry*> Need(std::string_view key) const;
   Status Fault(std::string_view key, std::string_view problem) const;
 
   MappedFile file_;

@@ -1,0 +1,306 @@
+#include "node/cpu/cpu_ops.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "node/cpu/half.h"
+#include "node/cpu/isa.h"
+#include "node/cpu/kernels.h"
+#include "node/cpu/packed_matrix.h"
+#include "node/cpu/thread_pool.h"
+
+namespace muselet::cpu {
+namespace {
+
+constexpr uint32_t kRowsPerTile = 64;     // of a product: their activations stay in the L2 cache
+constexpr size_t kInlineElements = 8192;  // elementwise work below this is not worth two threads
+
+uint32_t DivideUp(uint32_t a, uint32_t b) {
+  return (a + b - 1) / b;
+}
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(const CpuOptions& options, const Kernels& kernels, uint32_t threads)
+      : kernels_(kernels),
+        int8_(options.activations == ActivationFormat::kInt8),
+        pool_(threads),
+        scratch_(threads) {}
+
+  std::string LayoutName() const override { return "cpu/lanes8-v1"; }
+  std::string ActivationName() const override { return int8_ ? "int8" : "f32"; }
+
+  Result<DeviceBuffer> Allocate(size_t bytes) override { return AllocatePages(bytes); }
+
+  Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) override {
+    if (segments > kSegmentsMax) return InvalidArgument("a product has too many segments");
+    ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> packed,
+                     PackedMatrix::Pack(weight, segments, pool_));
+    return std::unique_ptr<Matrix>(std::move(packed));
+  }
+
+  Result<DeviceBuffer> PrepareVector(const TensorView& vector) override {
+    if (vector.rank != 1) return InvalidArgument("not a vector: " + vector.ToString());
+    TensorView row = vector;
+    row.rank = 2;
+    row.shape = {1, vector.shape[0], 1, 1};
+    ASSIGN_OR_RETURN(const std::unique_ptr<PackedMatrix> packed, PackedMatrix::Pack(row, 1, pool_));
+    ASSIGN_OR_RETURN(DeviceBuffer buffer, AllocatePages(vector.shape[0] * sizeof(float)));
+    DequantizeRow(packed->view(), 0, reinterpret_cast<float*>(buffer.data()));
+    return buffer;
+  }
+
+  void Gather(const Matrix& table, std::span<const TokenId> ids, Rows out) override {
+    CHECK(out.count == ids.size() && out.width == table.columns(), "gather: shapes differ");
+    const PanelView& view = static_cast<const PackedMatrix&>(table).view();
+    ForRows(out, [&](uint32_t row) {
+      DequantizeRow(view, static_cast<uint32_t>(ids[row]), out.row(row));
+    });
+  }
+
+  void RmsNorm(Rows x, const float* weight, float eps, Rows out) override {
+    CHECK(x.count == out.count && x.width == out.width, "norm: shapes differ");
+    ForRows(x, [&](uint32_t row) {
+      kernels_.rms_norm_row(x.row(row), weight, eps, x.width, out.row(row));
+    });
+  }
+
+  void MatMul(Rows x, std::span<const MatMulTarget> targets) override {
+    QuantizedRows quantized;
+    for (const MatMulTarget& target : targets) {
+      const Matrix& weight = *target.weight;
+      CHECK(weight.columns() == x.width && weight.rows() == target.out.width &&
+                x.count == target.out.count,
+            "product: shapes differ");
+      if (UsesInt8(weight) && quantized.q == nullptr) quantized = Quantize(x);
+    }
+    Multiply(x, quantized, targets);
+  }
+
+  void Rope(Rows x, uint32_t head_dim, const RopeRows& angles) override {
+    CHECK(x.width % head_dim == 0 && angles.rotary_dim <= head_dim, "rope: shapes differ");
+    ForRows(x, [&](uint32_t row) { RopeRow(x.row(row), x.width, head_dim, angles, row); });
+  }
+
+  void KvWrite(Rows k, Rows v, const StepRows& rows, const PagedKv& cache) override {
+    const KvShape& shape = cache.shape;
+    CHECK(k.width == shape.kv_heads * shape.head_dim && v.width == k.width, "KV: shapes differ");
+    ForRows(k, [&](uint32_t row) {
+      const RowPlace& place = rows.places[row];
+      const BlockId block = rows.tables[place.table_begin + place.position / kKvBlockTokens];
+      for (uint32_t head = 0; head < shape.kv_heads; ++head) {
+        const KvHeadView view = HeadView(cache, head);
+        std::byte* at = cache.blocks + block * view.block_bytes;
+        kernels_.kv_write({at + view.key_offset, at + view.value_offset,
+                           place.position % kKvBlockTokens, view.half, view.head_dim,
+                           k.row(row) + head * shape.head_dim, v.row(row) + head * shape.head_dim});
+      }
+    });
+  }
+
+  void Attention(Rows q, const StepRows& rows, const PagedKv& cache, const AttentionSpec& spec,
+                 Rows out) override {
+    const KvShape& shape = cache.shape;
+    CHECK(spec.query_heads % shape.kv_heads == 0 && q.width == spec.query_heads * shape.head_dim &&
+              out.width == q.width,
+          "attention: shapes differ");
+    for (WorkerScratch& scratch : scratch_)
+      scratch.Reserve(spec.query_heads / shape.kv_heads, shape.head_dim);
+    pool_.ParallelFor(q.count * shape.kv_heads, [&](uint32_t tile, uint32_t worker) {
+      AttentionOneRow(q, rows, cache, spec, out, tile / shape.kv_heads, tile % shape.kv_heads,
+                      scratch_[worker]);
+    });
+  }
+
+  void SiluMul(Rows gate, Rows up, Rows out) override {
+    ForRows(gate, [&](uint32_t row) {
+      kernels_.silu_mul(gate.row(row), up.row(row), gate.width, out.row(row));
+    });
+  }
+
+  void Add(Rows x, Rows y, Rows out) override {
+    ForRows(x, [&](uint32_t row) {
+      for (uint32_t i = 0; i < x.width; ++i) out.row(row)[i] = x.row(row)[i] + y.row(row)[i];
+    });
+  }
+
+  void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) override {
+    CHECK(out.count == rows.size() && out.width == x.width, "select: shapes differ");
+    ForRows(out, [&](uint32_t i) { std::copy_n(x.row(rows[i]), x.width, out.row(i)); });
+  }
+
+  size_t KvBlockBytes(const KvShape& shape) const override {
+    return size_t{2} * shape.kv_heads * shape.head_dim * kKvBlockTokens *
+           Traits(shape.dtype).block_bytes;
+  }
+
+ private:
+  // A worker's room for one chunk of attention, grown when a model is first run.
+  struct WorkerScratch {
+    std::vector<float> scores, values, numbers;
+    void Reserve(uint32_t queries, uint32_t head_dim) {
+      if (scores.size() < size_t{queries} * kAttentionChunk)
+        scores.resize(size_t{queries} * kAttentionChunk);
+      if (values.size() < size_t{queries} * head_dim) values.resize(size_t{queries} * head_dim);
+      if (numbers.size() < size_t{queries} * 4) numbers.resize(size_t{queries} * 4);
+    }
+  };
+
+  bool UsesInt8(const Matrix& weight) const { return int8_ && IsQuantized(weight.dtype()); }
+
+  // body(row) for every row, on all threads if there is enough to do.
+  template <typename Body>
+  void ForRows(Rows rows, const Body& body) {
+    if (size_t{rows.count} * rows.width < kInlineElements) {
+      for (uint32_t row = 0; row < rows.count; ++row) body(row);
+      return;
+    }
+    pool_.ParallelFor(rows.count, [&](uint32_t row, uint32_t) { body(row); });
+  }
+
+  QuantizedRows Quantize(Rows x) {
+    const size_t blocks = size_t{x.count} * (x.width / kBlockColumns);
+    if (scale_.size() < blocks) {
+      q_.resize(blocks * kBlockColumns);
+      scale_.resize(blocks);
+      sum_.resize(blocks);
+      total_.resize(blocks);
+    }
+    const QuantizedRows out = {q_.data(), scale_.data(), sum_.data(), total_.data(),
+                               x.width / kBlockColumns};
+    ForRows(x, [&](uint32_t row) { kernels_.quantize_row(x.row(row), row, out); });
+    return out;
+  }
+
+  void Multiply(Rows x, const QuantizedRows& quantized, std::span<const MatMulTarget> targets) {
+    uint32_t panels = 0;
+    for (const MatMulTarget& target : targets) panels += DivideUp(target.out.width, kPanelRows);
+    // Small tiles at the end keep the threads busy; whole cache lines of outputs keep them apart.
+    const uint32_t panels_per_tile = std::clamp(panels / (pool_.threads() * 8), 2U, 16U);
+    const uint32_t row_tiles = DivideUp(x.count, kRowsPerTile);
+    const uint32_t panel_tiles = DivideUp(panels, panels_per_tile);
+    pool_.ParallelFor(row_tiles * panel_tiles, [&](uint32_t index, uint32_t) {
+      const uint32_t begin = index % panel_tiles * panels_per_tile;
+      const uint32_t row_begin = index / panel_tiles * kRowsPerTile;
+      MultiplyPanels(x, quantized, targets, begin, std::min(begin + panels_per_tile, panels),
+                     row_begin, std::min(row_begin + kRowsPerTile, x.count));
+    });
+  }
+
+  // Panels [begin, end) of the targets' panels laid end to end.
+  void MultiplyPanels(Rows x, const QuantizedRows& quantized, std::span<const MatMulTarget> targets,
+                      uint32_t begin, uint32_t end, uint32_t row_begin, uint32_t row_end) const {
+    for (const MatMulTarget& target : targets) {
+      const auto& weight = static_cast<const PackedMatrix&>(*target.weight);
+      const uint32_t count = weight.panel_count();
+      if (begin < count && end > 0) {
+        const MatMulTile tile = {weight.view(), begin,       std::min(end, count),
+                                 row_begin,     row_end,     x.data,
+                                 quantized,     target.bias, target.out.data};
+        if (UsesInt8(weight)) {
+          kernels_.matmul_int8(tile);
+        } else {
+          kernels_.matmul_float(tile);
+        }
+      }
+      begin = begin > count ? begin - count : 0;
+      end = end > count ? end - count : 0;
+    }
+  }
+
+  static void RopeRow(float* x, uint32_t width, uint32_t head_dim, const RopeRows& angles,
+                      uint32_t row) {
+    const uint32_t pairs = angles.rotary_dim / 2;
+    const float* cosine = angles.cosine + size_t{row} * pairs;
+    const float* sine = angles.sine + size_t{row} * pairs;
+    const uint32_t step = angles.interleaved ? 2 : 1;
+    const uint32_t apart = angles.interleaved ? 1 : pairs;
+    for (float* head = x; head < x + width; head += head_dim) {
+      for (uint32_t i = 0; i < pairs; ++i) {
+        const float a = head[step * i], b = head[step * i + apart];
+        head[step * i] = a * cosine[i] - b * sine[i];
+        head[step * i + apart] = b * cosine[i] + a * sine[i];
+      }
+    }
+  }
+
+  KvHeadView HeadView(const PagedKv& cache, uint32_t head) const {
+    const KvShape& shape = cache.shape;
+    const size_t block_bytes = KvBlockBytes(shape);
+    const size_t head_bytes = block_bytes / 2 / shape.kv_heads;
+    return {cache.blocks,
+            block_bytes,
+            head * head_bytes,
+            block_bytes / 2 + head * head_bytes,
+            shape.dtype == DType::kF16,
+            shape.head_dim};
+  }
+
+  void AttentionOneRow(Rows q, const StepRows& rows, const PagedKv& cache,
+                       const AttentionSpec& spec, Rows out, uint32_t row, uint32_t kv_head,
+                       WorkerScratch& scratch) const {
+    const RowPlace& place = rows.places[row];
+    const uint32_t head_dim = cache.shape.head_dim;
+    const uint32_t queries = spec.query_heads / cache.shape.kv_heads;
+    const size_t offset = size_t{kv_head} * queries * head_dim;
+    const uint32_t end = place.position + 1;
+    const bool windowed = spec.window_tokens > 0 && end > spec.window_tokens;
+    float* result = out.row(row) + offset;
+    float* maximum = scratch.numbers.data();
+    float* sum = maximum + queries;
+    AttentionChunk chunk = {HeadView(cache, kv_head),
+                            rows.tables.data() + place.table_begin,
+                            0,
+                            0,
+                            queries,
+                            q.row(row) + offset,
+                            spec.scale,
+                            scratch.scores.data(),
+                            maximum,
+                            sum,
+                            result};
+    for (uint32_t begin = windowed ? end - spec.window_tokens : 0; begin < end; begin = chunk.end) {
+      chunk.begin = begin;
+      chunk.end = std::min(end, (begin / kAttentionChunk + 1) * kAttentionChunk);
+      kernels_.attention_chunk(chunk);
+      if (chunk.values != result) {
+        for (uint32_t i = 0; i < queries; ++i)
+          kernels_.attention_merge({maximum + i, sum + i, result + size_t{i} * head_dim,
+                                    chunk.maximum[i], chunk.sum[i],
+                                    chunk.values + size_t{i} * head_dim, head_dim});
+      }
+      chunk.values = scratch.values.data();
+      chunk.maximum = sum + queries;
+      chunk.sum = chunk.maximum + queries;
+    }
+    for (uint32_t i = 0; i < queries; ++i)
+      for (uint32_t d = 0; d < head_dim; ++d) result[size_t{i} * head_dim + d] /= sum[i];
+  }
+
+  const Kernels& kernels_;
+  const bool int8_;
+  ThreadPool pool_;
+  std::vector<WorkerScratch> scratch_;  // one a thread
+
+  // The rounded inputs of the current product; grown to the largest step.
+  std::vector<int8_t> q_;
+  std::vector<float> scale_, sum_;
+  std::vector<int32_t> total_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Ops>> MakeCpuOps(const CpuOptions& options) {
+  ASSIGN_OR_RETURN(const Kernels* kernels, SelectKernels(options.isa));
+  const uint32_t threads = options.threads > 0 ? options.threads : ThreadPool::AvailableCpus();
+  return std::unique_ptr<Ops>(std::make_unique<CpuOps>(options, *kernels, threads));
+}
+
+std::string DescribeCpu(const CpuOptions& options) {
+  const uint32_t threads = options.threads > 0 ? options.threads : ThreadPool::AvailableCpus();
+  return std::string(IsaName(options.isa)) + ", " + std::to_string(threads) +
+         (threads == 1 ? " thread" : " threads");
+}
+
+}  // namespace muselet::cpu

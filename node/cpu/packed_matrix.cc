@@ -1,0 +1,269 @@
+#include "node/cpu/packed_matrix.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "node/cpu/half.h"
+
+namespace muselet::cpu {
+namespace {
+
+uint32_t Load32(const void* from) {
+  uint32_t value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+uint16_t Load16(const void* from) {
+  uint16_t value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+void Store32(void* to, uint32_t value) {
+  std::memcpy(to, &value, sizeof(value));
+}
+
+// 16 bytes of a Q4 block (low nibbles are columns 0..15, high ones 16..31) into the row's bytes of
+// the four quarters.
+void PackNibbles(const std::byte* q, uint32_t lane, uint8_t* quarters) {
+  constexpr uint32_t kLow = 0x0F0F0F0FU;
+  for (uint32_t half = 0; half < 2; ++half) {
+    const uint32_t first = Load32(q + 8 * half);
+    const uint32_t second = Load32(q + 8 * half + 4);
+    Store32(quarters + 32 * half + 4 * lane, (first & kLow) | ((second & kLow) << 4));
+    Store32(quarters + 32 * (half + 2) + 4 * lane, ((first >> 4) & kLow) | (second & ~kLow));
+  }
+}
+
+void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ4_0& block) {
+  block.d[lane] = Load16(source);
+  PackNibbles(source + 2, lane, block.q);
+}
+
+void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ4_1& block) {
+  block.d[lane] = Load16(source);
+  block.m[lane] = Load16(source + 2);
+  PackNibbles(source + 4, lane, block.q);
+}
+
+void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ8_0& block) {
+  block.d[lane] = Load16(source);
+  for (uint32_t vector = 0; vector < 8; ++vector)
+    std::memcpy(block.q + 32 * vector + 4 * lane, source + 2 + 4 * vector, 4);
+}
+
+// The 8 sub-blocks of 32 columns of one 256-value block. GGUF's order: half h (128 columns) has 64
+// bytes of low and 32 bytes of high bits; its columns 32g + l take nibble g / 2 of low byte
+// 32 * (g % 2) + l, and bits 2g of high byte l.
+void PackSuperBlock(const std::byte* source, uint32_t lane, PanelBlockQ6K* blocks) {
+  const uint16_t d = Load16(source + 208);
+  for (uint32_t sub = 0; sub < 8; ++sub) {
+    PanelBlockQ6K& block = blocks[sub];
+    const uint32_t half = sub / 4, g = sub % 4;
+    const auto* low = reinterpret_cast<const uint8_t*>(source) + 64 * half + 32 * (g % 2);
+    const auto* high = reinterpret_cast<const uint8_t*>(source) + 128 + 32 * half;
+    block.d[lane] = d;
+    for (uint32_t part = 0; part < 2; ++part)
+      block.scale[part][lane] = static_cast<int8_t>(source[192 + 2 * sub + part]);
+    for (uint32_t i = 0; i < kBlockColumns; ++i) {
+      const uint32_t vector = i / 4, byte = 4 * lane + i % 4;
+      const uint32_t nibble = (low[i] >> (4 * (g / 2))) & 15U;
+      const uint32_t top = (high[i] >> (2 * g)) & 3U;
+      block.low[32 * (vector / 2) + byte] |= static_cast<uint8_t>(nibble << (4 * (vector % 2)));
+      block.high[32 * (vector / 4) + byte] |= static_cast<uint8_t>(top << (2 * (vector % 4)));
+    }
+  }
+}
+
+template <typename Block>
+void PackBlockRow(const std::byte* source, DType dtype, uint32_t columns, uint32_t lane,
+                  std::byte* panel) {
+  auto* blocks = reinterpret_cast<Block*>(panel);
+  for (uint32_t b = 0; b < columns / kBlockColumns; ++b)
+    PackBlock(source + static_cast<size_t>(b) * Traits(dtype).block_bytes, lane, blocks[b]);
+}
+
+template <typename Element>
+void PackPlainRow(const std::byte* source, uint32_t columns, uint32_t lane, std::byte* panel) {
+  for (uint32_t k = 0; k < columns; ++k)
+    std::memcpy(panel + (static_cast<size_t>(k) * kPanelRows + lane) * sizeof(Element),
+                source + static_cast<size_t>(k) * sizeof(Element), sizeof(Element));
+}
+
+void PackRow(const std::byte* source, DType dtype, uint32_t columns, uint32_t lane,
+             std::byte* panel) {
+  switch (dtype) {
+    case DType::kF32:
+      return PackPlainRow<uint32_t>(source, columns, lane, panel);
+    case DType::kF16:
+    case DType::kBF16:
+      return PackPlainRow<uint16_t>(source, columns, lane, panel);
+    case DType::kQ4_0:
+      return PackBlockRow<PanelBlockQ4_0>(source, dtype, columns, lane, panel);
+    case DType::kQ4_1:
+      return PackBlockRow<PanelBlockQ4_1>(source, dtype, columns, lane, panel);
+    case DType::kQ8_0:
+      return PackBlockRow<PanelBlockQ8_0>(source, dtype, columns, lane, panel);
+    case DType::kQ6_K:
+      for (uint32_t b = 0; b < columns / 256; ++b)
+        PackSuperBlock(source + static_cast<size_t>(b) * 210, lane,
+                       reinterpret_cast<PanelBlockQ6K*>(panel) + 8 * b);
+      return;
+    case DType::kI8:
+      break;
+  }
+  CHECK(false, "no panels of ", Traits(dtype).name);
+}
+
+size_t PanelBytes(DType dtype, uint32_t columns) {
+  const size_t blocks = columns / kBlockColumns;
+  switch (dtype) {
+    case DType::kQ4_0:
+      return blocks * sizeof(PanelBlockQ4_0);
+    case DType::kQ4_1:
+      return blocks * sizeof(PanelBlockQ4_1);
+    case DType::kQ8_0:
+      return blocks * sizeof(PanelBlockQ8_0);
+    case DType::kQ6_K:
+      return blocks * sizeof(PanelBlockQ6K);
+    default:
+      return static_cast<size_t>(columns) * kPanelRows * Traits(dtype).block_bytes;
+  }
+}
+
+template <typename Block>
+const Block& BlockAt(const PanelView& panels, uint32_t row, uint32_t block) {
+  return reinterpret_cast<const Block*>(panels.data + row / kPanelRows * panels.panel_bytes)[block];
+}
+
+uint32_t Nibble(const uint8_t* quarters, uint32_t lane, uint32_t column) {
+  const uint32_t vector = column / 4;
+  return (quarters[32 * (vector / 2) + 4 * lane + column % 4] >> (4 * (vector % 2))) & 15U;
+}
+
+RowBlock ReadQ6K(const PanelBlockQ6K& block, uint32_t lane) {
+  RowBlock out;
+  out.d = HalfToFloat(block.d[lane]);
+  for (uint32_t part = 0; part < 2; ++part) out.scale[part] = block.scale[part][lane];
+  for (uint32_t i = 0; i < kBlockColumns; ++i) {
+    const uint32_t vector = i / 4;
+    const uint32_t top =
+        (block.high[32 * (vector / 4) + 4 * lane + i % 4] >> (2 * (vector % 4))) & 3U;
+    out.q[i] = static_cast<int8_t>(static_cast<int>(Nibble(block.low, lane, i) | (top << 4)) - 32);
+  }
+  return out;
+}
+
+float PlainElement(const std::byte* panel, DType dtype, size_t index) {
+  if (dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, panel + index * sizeof(value), sizeof(value));
+    return value;
+  }
+  const uint16_t bits = Load16(panel + index * sizeof(bits));
+  return dtype == DType::kF16 ? HalfToFloat(bits) : BFloat16ToFloat(bits);
+}
+
+}  // namespace
+
+Result<DeviceBuffer> AllocatePages(size_t bytes) {
+  const size_t size = std::max<size_t>(bytes, 1);
+  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    return ResourceExhausted("no memory for " + std::to_string(size >> 20) +
+                             " MiB; choose a smaller model or kv.bytes");
+  }
+  return DeviceBuffer(static_cast<std::byte*>(data), size,
+                      [](std::byte* at, size_t length) { munmap(at, length); });
+}
+
+Result<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(const TensorView& weight,
+                                                         uint32_t segments, ThreadPool& pool) {
+  const DTypeTraits traits = Traits(weight.dtype);
+  if (weight.rank != 2 || weight.count() == 0 || weight.dtype == DType::kI8)
+    return InvalidArgument("cannot multiply by a tensor " + weight.ToString());
+  if (weight.dim(0) > UINT32_MAX - kPanelRows || weight.dim(1) > UINT32_MAX / kPanelRows)
+    return InvalidArgument("tensor is too large: " + weight.ToString());
+  const auto columns = static_cast<uint32_t>(weight.dim(1));
+  const bool cut_ok = segments == 1 || (segments > 0 && columns % (segments * kBlockColumns) == 0);
+  if (columns % traits.block_values != 0 || !cut_ok)
+    return InvalidArgument("columns of " + weight.ToString() + " do not fall into whole blocks");
+
+  auto matrix = std::make_unique<PackedMatrix>();
+  PanelView& view = matrix->view_;
+  view = {nullptr,      PanelBytes(weight.dtype, columns),
+          weight.dtype, static_cast<uint32_t>(weight.dim(0)),
+          columns,      segments};
+  ASSIGN_OR_RETURN(matrix->buffer_, AllocatePages(matrix->panel_count() * view.panel_bytes));
+  view.data = matrix->buffer_.data();
+
+  const size_t row_bytes = columns / traits.block_values * static_cast<size_t>(traits.block_bytes);
+  constexpr uint32_t kPanelsPerTile = 16;
+  const uint32_t tiles = (matrix->panel_count() + kPanelsPerTile - 1) / kPanelsPerTile;
+  pool.ParallelFor(tiles, [&](uint32_t tile, uint32_t) {
+    const uint32_t begin = tile * kPanelsPerTile * kPanelRows;
+    const uint32_t end = std::min(begin + kPanelsPerTile * kPanelRows, view.rows);
+    for (uint32_t row = begin; row < end; ++row)
+      PackRow(weight.data + row * row_bytes, view.dtype, columns, row % kPanelRows,
+              matrix->buffer_.data() + row / kPanelRows * view.panel_bytes);
+  });
+  return matrix;
+}
+
+RowBlock ReadRowBlock(const PanelView& panels, uint32_t row, uint32_t block) {
+  const uint32_t lane = row % kPanelRows;
+  RowBlock out;
+  switch (panels.dtype) {
+    case DType::kQ4_0: {
+      const auto& from = BlockAt<PanelBlockQ4_0>(panels, row, block);
+      out.d = HalfToFloat(from.d[lane]);
+      for (uint32_t i = 0; i < kBlockColumns; ++i)
+        out.q[i] = static_cast<int8_t>(static_cast<int>(Nibble(from.q, lane, i)) - 8);
+      return out;
+    }
+    case DType::kQ4_1: {
+      const auto& from = BlockAt<PanelBlockQ4_1>(panels, row, block);
+      out.d = HalfToFloat(from.d[lane]);
+      out.m = HalfToFloat(from.m[lane]);
+      for (uint32_t i = 0; i < kBlockColumns; ++i)
+        out.q[i] = static_cast<int8_t>(Nibble(from.q, lane, i));
+      return out;
+    }
+    case DType::kQ8_0: {
+      const auto& from = BlockAt<PanelBlockQ8_0>(panels, row, block);
+      out.d = HalfToFloat(from.d[lane]);
+      for (uint32_t i = 0; i < kBlockColumns; ++i)
+        out.q[i] = from.q[32 * (i / 4) + 4 * lane + i % 4];
+      return out;
+    }
+    case DType::kQ6_K:
+      return ReadQ6K(BlockAt<PanelBlockQ6K>(panels, row, block), lane);
+    default:
+      CHECK(false, Traits(panels.dtype).name, " has no blocks");
+  }
+}
+
+void DequantizeRow(const PanelView& panels, uint32_t row, float* out) {
+  if (!IsQuantized(panels.dtype)) {
+    const std::byte* panel = panels.data + row / kPanelRows * panels.panel_bytes;
+    for (uint32_t k = 0; k < panels.columns; ++k)
+      out[k] =
+          PlainElement(panel, panels.dtype, static_cast<size_t>(k) * kPanelRows + row % kPanelRows);
+    return;
+  }
+  const bool has_minimum = panels.dtype == DType::kQ4_1;
+  for (uint32_t b = 0; b < panels.columns / kBlockColumns; ++b) {
+    const RowBlock block = ReadRowBlock(panels, row, b);
+    for (uint32_t i = 0; i < kBlockColumns; ++i) {
+      const float step = block.d * static_cast<float>(block.scale[i / 16]);
+      const float value = step * static_cast<float>(block.q[i]);
+      out[b * kBlockColumns + i] = has_minimum ? value + block.m : value;
+    }
+  }
+}
+
+}  // namespace muselet::cpu

@@ -1,0 +1,52 @@
+// A weight matrix in panels (panels.h): repacking, and reading single rows back.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/device/ops.h"
+#include "node/cpu/panels.h"
+#include "node/cpu/thread_pool.h"
+
+namespace muselet::cpu {
+
+// One row's 32 columns of a block format, as integers and scales:
+//   x[i] = d * q[i] + m (Q4_0, Q4_1, Q8_0), or (d * scale[i / 16]) * q[i] (Q6_K).
+struct RowBlock {
+  float d = 0.0F;
+  float m = 0.0F;
+  int32_t scale[2] = {1, 1};
+  int8_t q[kBlockColumns] = {};
+};
+
+// Immutable after Pack; any thread may read.
+class PackedMatrix final : public Matrix {
+ public:
+  // kInvalidArgument if the tensor is not [N, K] of a known dtype with whole blocks, or if
+  // `segments` does not cut it into equal multiples of 32.
+  static Result<std::unique_ptr<PackedMatrix>> Pack(const TensorView& weight, uint32_t segments,
+                                                    ThreadPool& pool);
+
+  uint32_t rows() const override { return view_.rows; }
+  uint32_t columns() const override { return view_.columns; }
+  DType dtype() const override { return view_.dtype; }
+  size_t bytes() const override { return buffer_.size(); }
+
+  const PanelView& view() const { return view_; }
+  uint32_t panel_count() const { return (view_.rows + kPanelRows - 1) / kPanelRows; }
+
+ private:
+  PanelView view_;
+  DeviceBuffer buffer_;
+};
+
+// Anonymous zeroed memory, page-aligned.
+Result<DeviceBuffer> AllocatePages(size_t bytes);
+
+// Row `row` as f32 [K]: the bits that dequantising the original tensor gives.
+void DequantizeRow(const PanelView& panels, uint32_t row, float* out);
+
+// Block `block` of row `row`. REQUIRES: a block format.
+RowBlock ReadRowBlock(const PanelView& panels, uint32_t row, uint32_t block);
+
+}  // namespace muselet::cpu

@@ -1,0 +1,113 @@
+#include "node/cpu/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace muselet::cpu {
+namespace {
+
+constexpr uint64_t kClosed = 0xFFFFFFFFULL;
+constexpr int kSpins = 4000;             // some 100 us: longer than the gaps inside a step
+constexpr int kSpinsBeforeYield = 2000;  // of the caller, for tiles that others still compute
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+uint32_t NextTile(uint64_t state) {
+  return static_cast<uint32_t>(state & kClosed);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(uint32_t threads) : state_(kClosed) {
+  CHECK(threads >= 1, "a pool needs the calling thread at least");
+  workers_.reserve(threads - 1);
+  for (uint32_t worker = 1; worker < threads; ++worker)
+    workers_.emplace_back([this, worker] { WorkerLoop(worker); });
+}
+
+ThreadPool::~ThreadPool() {
+  ending_.store(true);
+  wakeups_.fetch_add(1);
+  wakeups_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+uint32_t ThreadPool::AvailableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0)
+    return std::max(1U, std::thread::hardware_concurrency());
+  return static_cast<uint32_t>(std::max(1, CPU_COUNT(&set)));
+}
+
+void ThreadPool::Run(uint32_t tiles, TileFunction function, const void* context) {
+  if (tiles == 0) return;
+  if (tiles == 1 || workers_.empty()) {
+    for (uint32_t tile = 0; tile < tiles; ++tile) function(context, tile, 0);
+    return;
+  }
+  // A worker that still looks at the previous job sees either its exhausted counter or the closed
+  // one; it cannot take a tile before the last store.
+  const uint64_t generation = (state_.load(std::memory_order_relaxed) >> 32) + 1;
+  state_.store(generation << 32 | kClosed);
+  function_.store(function, std::memory_order_release);
+  context_.store(context, std::memory_order_release);
+  tiles_.store(tiles, std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
+  state_.store((generation + 1) << 32);
+  if (parked_.load() > 0) {
+    wakeups_.fetch_add(1);
+    wakeups_.notify_all();
+  }
+  ComputeTiles(0);
+  for (int spins = 0; done_.load(std::memory_order_acquire) != tiles; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      Pause();
+    } else {
+      sched_yield();
+    }
+  }
+}
+
+void ThreadPool::ComputeTiles(uint32_t worker) {
+  uint64_t state = state_.load();
+  while (true) {
+    const TileFunction function = function_.load(std::memory_order_acquire);
+    const void* context = context_.load(std::memory_order_acquire);
+    const uint32_t tiles = tiles_.load(std::memory_order_acquire);
+    const uint32_t tile = NextTile(state);
+    if (tile >= tiles) return;
+    if (!state_.compare_exchange_weak(state, state + 1)) continue;
+    function(context, tile, worker);
+    done_.fetch_add(1, std::memory_order_acq_rel);
+    state = state_.load();
+  }
+}
+
+bool ThreadPool::AwaitJob() {
+  const auto has_tiles = [this] { return NextTile(state_.load()) < tiles_.load(); };
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (has_tiles()) return true;
+    if (ending_.load(std::memory_order_relaxed)) return false;
+    Pause();
+  }
+  const uint32_t wakeup = wakeups_.load();
+  parked_.fetch_add(1);
+  // A job published before parked_ was seen is noticed here; one published later wakes us.
+  if (!has_tiles() && !ending_.load()) wakeups_.wait(wakeup);
+  parked_.fetch_sub(1);
+  return !ending_.load();
+}
+
+void ThreadPool::WorkerLoop(uint32_t worker) {
+  while (AwaitJob()) ComputeTiles(worker);
+}
+
+}  // namespace muselet::cpu

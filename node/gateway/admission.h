@@ -1,0 +1,43 @@
+// What a gateway checks before a request may cost anything, and the record it makes of it. Pure
+// functions; a fault names the request's field.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "node/gateway/gateway_options.h"
+#include "node/gateway/generation.h"
+#include "node/gateway/request_owner.h"
+
+namespace muselet {
+
+// What the checks need to know of a model.
+struct ModelLimits {
+  std::string id;
+  uint32_t context_tokens = 0;
+  uint32_t vocab_size = 0;
+  bool has_tokenizer = false;
+  bool has_chat_template = false;
+  std::vector<TokenId> end_tokens;
+};
+
+// Ranges, counts and ids of everything but the prompt's length.
+std::optional<GenerationError> CheckRequest(const GenerationRequest& request,
+                                            const ModelLimits& model, const RequestLimits& limits);
+
+// The prompt's length against the context.
+std::optional<GenerationError> CheckPromptLength(const GenerationRequest& request, size_t tokens,
+                                                 const ModelLimits& model);
+
+// REQUIRES: both checks passed. `seed` counts if the client gave none. The record's prompt is left
+// empty.
+RequestRecord MakeRecord(const GenerationRequest& request, const RequestId& id,
+                         size_t prompt_tokens, uint64_t seed, const ModelLimits& model,
+                         const RequestLimits& limits);
+
+// The prefix-cache salt of a surface: the same in all gateways of a cluster, another one for every
+// other surface and cluster.
+uint64_t CacheSalt(const std::string& cluster, const std::string& surface);
+
+}  // namespace muselet

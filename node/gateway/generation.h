@@ -60,6 +60,7 @@ struct GeneratedToken {
   SampledToken sampled;
   std::string
       text;  // this token's own bytes, not necessarily valid UTF-8 (OpenAI's logprobs `bytes`)
+  std::vector<std::string> top_texts;  // the own bytes of each of sampled.top
 };
 
 struct ChoiceUpdate {

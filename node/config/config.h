@@ -67,7 +67,8 @@ struct ClusterConfig {
   EngineOptions engine;
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kAuto;
-  bool insecure = false;  // allow plain wires off loopback
+  int64_t drain_timeout_us = 30'000'000;  // after SIGTERM: what runs may take this long to end
+  bool insecure = false;                  // allow plain wires off loopback
 };
 
 }  // namespace muselet

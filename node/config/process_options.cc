@@ -23,6 +23,11 @@ void AddProcess(std::vector<Option>& rows) {
       [](auto& c) -> auto& { return c.insecure; });
   Add(
       rows, group,
+      {"drain_timeout", ValueKind::kDuration,
+       "After SIGTERM: how long requests that run may take to end", 0, 3'600'000'000},
+      [](auto& c) -> auto& { return c.drain_timeout_us; });
+  Add(
+      rows, group,
       {"log.level",
        ValueKind::kChoice,
        "Least severe event that is logged",

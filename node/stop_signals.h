@@ -1,0 +1,40 @@
+// SIGINT and SIGTERM as something to wait for: the first asks for an orderly stop, the second ends
+// the process at once.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+
+namespace muselet {
+
+// Made once, on the main thread before any other thread starts, so that all threads inherit the
+// blocked signals. SIGPIPE is ignored from then on: a closed socket is a Status. Any thread may
+// wait.
+class StopSignals {
+ public:
+  StopSignals();
+  ~StopSignals();
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+  // While loading there is nothing to lose: the first signal already ends the process, with exit
+  // code 0.
+  void ExitAtOnce(bool enabled);
+  // Whether a stop was asked for, after waiting for it at most `timeout_us` (negative: for ever).
+  bool Wait(int64_t timeout_us);
+
+ private:
+  void Watch();
+
+  int signal_fd_ = -1;
+  int end_fd_ = -1;  // written by the destructor
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool requested_ = false;     // protected by mutex_
+  bool exit_at_once_ = false;  // protected by mutex_
+  std::thread watcher_;
+};
+
+}  // namespace muselet

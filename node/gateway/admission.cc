@@ -116,9 +116,7 @@ MaybeError CheckRequest(const GenerationRequest& request, const ModelLimits& mod
   return CheckIds(request, model);
 }
 
-MaybeError CheckPromptLength(const GenerationRequest& request, size_t tokens,
-                             const ModelLimits& model) {
-  const std::string param = PromptParam(request.prompt);
+MaybeError CheckPromptLength(const std::string& param, size_t tokens, const ModelLimits& model) {
   if (tokens == 0) return Invalid(param, "is empty: at least one token is needed");
   if (tokens < model.context_tokens) return std::nullopt;
   return GenerationError{

@@ -26,8 +26,8 @@ struct ModelLimits {
 std::optional<GenerationError> CheckRequest(const GenerationRequest& request,
                                             const ModelLimits& model, const RequestLimits& limits);
 
-// The prompt's length against the context.
-std::optional<GenerationError> CheckPromptLength(const GenerationRequest& request, size_t tokens,
+// The prompt's length against the context; `param` is the request's field that holds it.
+std::optional<GenerationError> CheckPromptLength(const std::string& param, size_t tokens,
                                                  const ModelLimits& model);
 
 // REQUIRES: both checks passed. `seed` counts if the client gave none. The record's prompt is left

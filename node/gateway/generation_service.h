@@ -6,7 +6,7 @@
 #pragma once
 
 #include <deque>
-#include <map>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -21,12 +21,13 @@
 
 namespace muselet {
 
-class ChoiceText;
+class ActiveRequest;
 class NodeLinks;
 class PeerLink;
-class PeriodicTimer;
-class TextModel;
+struct TextModel;
 class TextPool;
+struct ModelLimits;
+struct PeerLinkOptions;
 struct PreparedPrompt;
 
 // A model that this gateway knows text and limits of.
@@ -71,42 +72,42 @@ class GatewayService final : public GenerationService {
   size_t requests_in_flight() const { return active_.size(); }
 
  private:
-  struct Active;
   using PromptVariant = std::variant<ChatPrompt, TextPrompt, TokenPrompt>;
 
   GatewayService(GatewayServiceOptions options, const LocalPeer& local, EventLoop& loop,
                  WireContext& context, const GatewayMetrics& metrics);
   Status Connect(const LocalPeer& local, WireContext& context);
+  PeerLinkOptions LinkOptions() const;
+  void Tick();
 
   const GatewayModel* FindModel(const std::string& id) const;
   const ModelState* FindState(const std::string& model) const;
-  void OnModelTable(uint32_t scheduler, ModelTable table);
-  // Runs `work` off the loop thread if the prompt is big, else soon on it; then `done` on the loop.
+  ModelLimits LimitsOf(const GatewayModel& model) const;
+  // Renders and tokenizes off the loop thread if the prompt is big, else soon on it; then `done` on
+  // the loop.
   void Prepare(const GatewayModel& model, PromptVariant prompt,
                std::function<void(Result<PreparedPrompt>)> done);
   void Admit(const RequestId& id, Result<PreparedPrompt> prepared);
   // Feeds the owner and carries out what it says, until nothing is left to say.
   void Drive(OwnerInput input);
-  void Tell(OwnerEvent event, std::deque<OwnerInput>& next);
-  void TellDelivered(Delivered delivered, std::deque<OwnerInput>& next);
-  void TellEnded(const Ended& ended);
-  void BeginAnswer(Active& active, std::vector<SampledToken> prompt_logprobs);
-  void CountTokens(Active& active, uint32_t choice, size_t tokens);
-  void Fail(const RequestId& id, GenerationError error, RequestOutcome outcome);
-  void Finish(const RequestId& id, RequestOutcome outcome);
+  void Tell(const Ticketed& event);
+  void Tell(Delivered& event);
+  void Tell(const Ended& event);
+  void Fail(const RequestId& id, const GenerationError& error);
 
-  GatewayServiceOptions options_;
+  const GatewayServiceOptions options_;
   EventLoop& loop_;
   const GatewayMetrics& metrics_;
   RequestOwner owner_;
-  std::unordered_map<RequestId, std::unique_ptr<Active>> active_;
+  std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> active_;
   std::vector<std::vector<ModelState>> tables_;  // by scheduler: what it said last
   std::vector<std::unique_ptr<PeerLink>> schedulers_;
   std::unique_ptr<NodeLinks> nodes_;
-  std::unique_ptr<TextPool> pool_;
   bool driving_ = false;
   std::deque<OwnerInput> pending_;     // said while driving_
   std::shared_ptr<const bool> alive_;  // posted work holds it weakly
+  std::unique_ptr<TextPool> pool_;
+  std::unique_ptr<PeriodicTimer> timer_;
 };
 
 }  // namespace muselet

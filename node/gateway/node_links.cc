@@ -67,11 +67,11 @@ void NodeLinks::Flush(const std::string& endpoint, Node& node) {
     const Status status = node.link->Send(node.waiting.front());
     if (status.code() == StatusCode::kUnavailable) return;  // `down` has cleared the line
     if (status.code() == StatusCode::kResourceExhausted) return;
+    node.waiting.pop_front();
     if (!status.ok()) {
       LogError("cannot send to a node", {{"endpoint", endpoint}, {"why", status.message()}});
       callbacks_.lost(endpoint, status.message());
     }
-    node.waiting.pop_front();
     node.waiting_since_us = loop_.NowUs();
   }
 }

@@ -11,7 +11,7 @@
 
 namespace muselet {
 
-class TextModel;
+struct TextModel;
 class Tokenizer;
 
 using PromptVariant = std::variant<ChatPrompt, TextPrompt, TokenPrompt>;

@@ -1,0 +1,356 @@
+#include "node/gateway/generation_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "node/gateway/active_request.h"
+#include "node/gateway/admission.h"
+#include "node/gateway/node_links.h"
+#include "node/gateway/peer_link.h"
+#include "node/gateway/prompt_text.h"
+#include "node/gateway/text_pool.h"
+
+namespace muselet {
+namespace {
+
+constexpr int64_t kTickUs = 25'000;
+// Prompts up to this size are tokenized on the loop: handing them over would take longer.
+constexpr size_t kInlinePromptBytes = 4096;
+
+RequestOwnerOptions OwnerOptions(const GatewayServiceOptions& options) {
+  RequestOwnerOptions owner;
+  owner.limits = options.gateway.request;
+  owner.schedulers = static_cast<uint32_t>(options.schedulers.size());
+  return owner;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GatewayService>> GatewayService::Start(GatewayServiceOptions options,
+                                                              const LocalPeer& local,
+                                                              EventLoop& loop, WireContext& context,
+                                                              const GatewayMetrics& metrics) {
+  if (options.schedulers.empty())
+    return InvalidArgument("gateway " + options.name + " needs at least one scheduler");
+  std::unique_ptr<GatewayService> service(
+      new GatewayService(std::move(options), local, loop, context, metrics));
+  RETURN_IF_ERROR(service->Connect(local, context));
+  return service;
+}
+
+GatewayService::GatewayService(GatewayServiceOptions options, const LocalPeer& local,
+                               EventLoop& loop, WireContext& context, const GatewayMetrics& metrics)
+    : options_(std::move(options)),
+      loop_(loop),
+      metrics_(metrics),
+      owner_(OwnerOptions(options_)),
+      tables_(options_.schedulers.size()),
+      alive_(std::make_shared<const bool>(true)) {
+  const RequestLimits& limits = options_.gateway.request;
+  pool_ = std::make_unique<TextPool>(options_.gateway.text_threads, limits.requests_max);
+  NodeLinks::Callbacks callbacks;
+  callbacks.message = [this](const std::string& endpoint, Message message) {
+    Drive(FromNode{endpoint, std::move(message)});
+  };
+  callbacks.lost = [this](const std::string& endpoint, const std::string& why) {
+    Drive(NodeLost{endpoint, why});
+  };
+  callbacks.in_use = [this](const std::string& endpoint) { return owner_.RunningOn(endpoint) > 0; };
+  nodes_ = std::make_unique<NodeLinks>(loop, context, local, LinkOptions(),
+                                       size_t{4} * limits.requests_max, std::move(callbacks));
+}
+
+GatewayService::~GatewayService() = default;
+
+PeerLinkOptions GatewayService::LinkOptions() const {
+  return {options_.name, options_.software_version, options_.gateway.heartbeat_interval_us,
+          options_.gateway.peer_timeout_us};
+}
+
+Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
+  for (uint32_t i = 0; i < options_.schedulers.size(); ++i) {
+    PeerLink::Callbacks callbacks;
+    callbacks.up = [this, i] { Drive(SchedulerUp{i}); };
+    callbacks.down = [this, i](const std::string& why) {
+      LogWarn("lost a scheduler", {{"endpoint", options_.schedulers[i]}, {"why", why}});
+      tables_[i].clear();
+      Drive(SchedulerDown{i});
+    };
+    callbacks.message = [this, i](Message message) {
+      auto* table = std::get_if<ModelTable>(&message);
+      if (table != nullptr) {
+        tables_[i] = std::move(table->models);
+      } else {
+        Drive(FromScheduler{i, std::move(message)});
+      }
+    };
+    ASSIGN_OR_RETURN(auto link, PeerLink::Connect(loop_, context, local, options_.schedulers[i],
+                                                  LinkOptions(), std::move(callbacks)));
+    schedulers_.push_back(std::move(link));
+  }
+  timer_ = std::make_unique<PeriodicTimer>(loop_, kTickUs, [this] { Tick(); });
+  return OkStatus();
+}
+
+void GatewayService::Tick() {
+  const int64_t now_us = loop_.NowUs();
+  driving_ = true;  // what the links notice waits until they are done
+  for (const auto& scheduler : schedulers_) scheduler->Tick(now_us);
+  nodes_->Tick(now_us);
+  driving_ = false;
+  Drive(OwnerTick{});
+}
+
+const GatewayModel* GatewayService::FindModel(const std::string& id) const {
+  const auto found = std::find_if(options_.models.begin(), options_.models.end(),
+                                  [&](const GatewayModel& model) { return model.id == id; });
+  return found == options_.models.end() ? nullptr : &*found;
+}
+
+// Schedulers see the same nodes; the one that knows most replicas is the best informed.
+const ModelState* GatewayService::FindState(const std::string& model) const {
+  const ModelState* best = nullptr;
+  for (const auto& table : tables_) {
+    for (const ModelState& state : table) {
+      if (state.model != model) continue;
+      if (best == nullptr || state.replicas_ready > best->replicas_ready) best = &state;
+    }
+  }
+  return best;
+}
+
+std::vector<ServedModel> GatewayService::Models() const {
+  std::vector<ServedModel> models;
+  for (const GatewayModel& model : options_.models) {
+    const ModelState* state = FindState(model.id);
+    const ModelLimits limits = LimitsOf(model);
+    models.push_back({model.id, limits.context_tokens, state ? state->replicas_ready : 0,
+                      limits.has_tokenizer, limits.has_chat_template});
+  }
+  return models;
+}
+
+Status GatewayService::Ready() const {
+  const bool connected = std::any_of(schedulers_.begin(), schedulers_.end(),
+                                     [](const auto& scheduler) { return scheduler->up(); });
+  if (!connected) return Unavailable("no scheduler is connected");
+  for (const GatewayModel& model : options_.models) {
+    const ModelState* state = FindState(model.id);
+    if (state == nullptr || state->replicas_ready == 0)
+      return Unavailable("no replica of model " + model.id + " is ready");
+  }
+  return OkStatus();
+}
+
+ModelLimits GatewayService::LimitsOf(const GatewayModel& model) const {
+  ModelLimits limits;
+  limits.id = model.id;
+  limits.context_tokens = model.context_tokens;
+  const ModelState* state = FindState(model.id);
+  if (state != nullptr && state->context_tokens > 0)
+    limits.context_tokens = std::min(limits.context_tokens, state->context_tokens);
+  limits.vocab_size = model.vocab_size;
+  limits.has_tokenizer = TokenizerOf(model.text.get()) != nullptr;
+  limits.has_chat_template = HasChatTemplate(model.text.get());
+  limits.end_tokens = model.end_tokens;
+  return limits;
+}
+
+RequestId GatewayService::Start(GenerationRequest request, std::unique_ptr<GenerationSink> sink) {
+  const RequestId id = RequestId::Random();
+  const GatewayModel* model = FindModel(request.model);
+  auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), loop_.NowUs(),
+                                                metrics_.model(model ? model->id : "unknown"));
+  ActiveRequest& entry = *active;
+  active_.emplace(id, std::move(active));
+  std::optional<GenerationError> error;
+  if (model == nullptr) {
+    error = GenerationError{NotFound("The model '" + entry.request.model + "' does not exist"),
+                            "model", 0};
+  } else if (active_.size() > options_.gateway.request.requests_max) {
+    error = GenerationError{
+        ResourceExhausted("too many requests in flight in this gateway; retry later"), "",
+        1'000'000};
+  } else {
+    error = CheckRequest(entry.request, LimitsOf(*model), options_.gateway.request);
+  }
+  if (error) {
+    loop_.Post([this, alive = std::weak_ptr(alive_), id, error = std::move(*error)] {
+      if (!alive.expired()) Fail(id, error);
+    });
+    return id;
+  }
+  entry.model = model;
+  Prepare(*model, std::move(entry.request.prompt),
+          [this, id](Result<PreparedPrompt> prepared) { Admit(id, std::move(prepared)); });
+  return id;
+}
+
+void GatewayService::Prepare(const GatewayModel& model, PromptVariant prompt,
+                             std::function<void(Result<PreparedPrompt>)> done) {
+  const bool small = PromptBytes(prompt) <= kInlinePromptBytes;
+  auto work = [text = model.text, prompt = std::make_shared<PromptVariant>(std::move(prompt)),
+               now_unix_us = Clock::Real().UnixUs()] {
+    return PreparePrompt(text.get(), *prompt, now_unix_us);
+  };
+  // What is posted may be run after the service has gone.
+  const std::weak_ptr<const bool> alive = alive_;
+  if (small) {
+    loop_.Post([alive, work, done] {
+      if (!alive.expired()) done(work());
+    });
+    return;
+  }
+  const bool taken = pool_->Submit([&loop = loop_, alive, work, done] {
+    loop.Post([alive, done, result = std::make_shared<Result<PreparedPrompt>>(work())] {
+      if (!alive.expired()) done(std::move(*result));
+    });
+  });
+  if (taken) return;
+  loop_.Post([alive, done] {
+    if (!alive.expired()) done(ResourceExhausted("too many prompts are being read; retry later"));
+  });
+}
+
+void GatewayService::Admit(const RequestId& id, Result<PreparedPrompt> prepared) {
+  const auto found = active_.find(id);
+  if (found == active_.end()) return;  // cancelled meanwhile
+  ActiveRequest& active = *found->second;
+  if (!prepared.ok()) {
+    const bool invalid = prepared.status().code() == StatusCode::kInvalidArgument;
+    Fail(id, {prepared.status(), invalid ? active.prompt_param : "", 0});
+    return;
+  }
+  const ModelLimits limits = LimitsOf(*active.model);
+  if (auto error = CheckPromptLength(active.prompt_param, prepared->ids.size(), limits)) {
+    Fail(id, std::move(*error));
+    return;
+  }
+  RequestRecord record = MakeRecord(active.request, id, prepared->ids.size(),
+                                    RequestId::Random().low, limits, options_.gateway.request);
+  record.cache_salt = CacheSalt(options_.cluster, record.surface);
+  record.prompt = prepared->ids;
+  const ModelState* state = FindState(limits.id);
+  active.Admit(id, *std::move(prepared), record, state ? state->numerics_id : "");
+  if (!active.WaitsForPromptScores()) active.BeginAnswer({});
+  if (active_.count(id) == 0) return;  // the sink has cancelled it
+  Drive(StartRequest{std::move(record)});
+}
+
+void GatewayService::Cancel(const RequestId& request) {
+  const auto found = active_.find(request);
+  if (found == active_.end()) return;
+  found->second->Close(RequestOutcome::kCancelled, loop_.NowUs());
+  // Its sink may be the caller: it goes when nothing of it is on the stack.
+  loop_.Post([retired = std::shared_ptr<ActiveRequest>(std::move(found->second))] {});
+  active_.erase(found);
+  Drive(CancelRequest{request});
+}
+
+void GatewayService::Drive(OwnerInput input) {
+  pending_.push_back(std::move(input));
+  if (driving_) return;
+  driving_ = true;
+  while (!pending_.empty()) {
+    OwnerOutput output = owner_.Step(std::move(pending_.front()), loop_.NowUs());
+    pending_.pop_front();
+    for (ToScheduler& out : output.to_schedulers) {
+      // A Place is repeated by the owner; a lost Release is made up for by the node's reports.
+      (void)schedulers_[out.scheduler]->Send(std::move(out.message));
+    }
+    for (ToNode& out : output.to_nodes) nodes_->Send(out.endpoint, std::move(out.message));
+    for (OwnerEvent& event : output.events) {
+      std::visit([this](auto& value) { Tell(value); }, event);
+    }
+  }
+  driving_ = false;
+}
+
+void GatewayService::Tell(const Ticketed& event) {
+  const auto found = active_.find(event.request);
+  if (found != active_.end()) found->second->CountTicket(event.attempt, event.waited_us);
+}
+
+void GatewayService::Tell(Delivered& event) {
+  const auto found = active_.find(event.sequence.request);
+  if (found == active_.end()) return;
+  const RequestId request = event.sequence.request;
+  ActiveRequest& active = *found->second;
+  for (const uint32_t choice : active.Deliver(std::move(event), loop_.NowUs()))
+    pending_.push_back(StopChoice{{request, choice}});
+}
+
+void GatewayService::Tell(const Ended& event) {
+  if (!event.status.ok()) {
+    Fail(event.request, {event.status, "", event.retry_after_us});
+    return;
+  }
+  const auto found = active_.find(event.request);
+  if (found == active_.end()) return;
+  std::unique_ptr<ActiveRequest> active = std::move(found->second);
+  active_.erase(found);
+  active->Finish(loop_.NowUs());
+}
+
+void GatewayService::Fail(const RequestId& id, const GenerationError& error) {
+  const auto found = active_.find(id);
+  if (found == active_.end()) return;
+  std::unique_ptr<ActiveRequest> active = std::move(found->second);
+  active_.erase(found);
+  active->Fail(error, loop_.NowUs());
+}
+
+void GatewayService::Tokenize(const std::string& model_id,
+                              std::variant<ChatPrompt, TextPrompt> prompt,
+                              TokenizeCallback callback) {
+  const GatewayModel* model = FindModel(model_id);
+  const std::weak_ptr<const bool> alive = alive_;
+  if (model == nullptr) {
+    loop_.Post([callback = std::move(callback), model_id] {
+      callback(NotFound("The model '" + model_id + "' does not exist"));
+    });
+    return;
+  }
+  PromptVariant any = std::visit([](auto& kind) { return PromptVariant(std::move(kind)); }, prompt);
+  Prepare(*model, std::move(any),
+          [text = model->text, callback = std::move(callback)](Result<PreparedPrompt> prepared) {
+            if (!prepared.ok()) {
+              callback(prepared.status());
+              return;
+            }
+            Tokenized tokenized;
+            tokenized.ids = std::move(prepared->ids);
+            for (const TokenId id : tokenized.ids)
+              tokenized.texts.emplace_back(OwnBytes(TokenizerOf(text.get()), id, true));
+            callback(std::move(tokenized));
+          });
+}
+
+void GatewayService::Detokenize(const std::string& model_id, std::vector<TokenId> ids,
+                                DetokenizeCallback callback) {
+  const GatewayModel* model = FindModel(model_id);
+  Status fault;
+  if (model == nullptr) {
+    fault = NotFound("The model '" + model_id + "' does not exist");
+  } else if (TokenizerOf(model->text.get()) == nullptr) {
+    fault = InvalidArgument("model " + model_id + " has no tokenizer");
+  } else {
+    for (const TokenId id : ids) {
+      if (id >= 0 && static_cast<uint32_t>(id) < model->vocab_size) continue;
+      fault = InvalidArgument("tokens holds id " + std::to_string(id) +
+                              ", which is not in the vocabulary");
+      break;
+    }
+  }
+  loop_.Post([fault, text = model ? model->text : nullptr, ids = std::move(ids),
+              callback = std::move(callback)] {
+    if (!fault.ok()) {
+      callback(fault);
+    } else {
+      callback(TextOf(*TokenizerOf(text.get()), ids, true));
+    }
+  });
+}
+
+}  // namespace muselet

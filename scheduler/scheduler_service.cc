@@ -1,0 +1,163 @@
+#include "scheduler/scheduler_service.h"
+
+#include <mutex>
+#include <utility>
+
+#include "base/log.h"
+#include "scheduler/route/router.h"
+
+namespace muselet {
+namespace {
+
+constexpr int64_t kTickUs = 50'000;
+constexpr int64_t kLoopStuckUs = 2'000'000;
+// A broken connection is given this long to come back before its peer is asked for. Its process may
+// live: a lost peer costs its streams an attempt.
+constexpr int64_t kReconnectUs = 600'000;
+
+class Service final : public SchedulerService {
+ public:
+  Service(const SchedulerServiceOptions& options, EventLoop& loop, SchedulerMetrics& metrics)
+      : name_(options.name),
+        loop_(loop),
+        metrics_(metrics),
+        router_(options.name, options.models, options.route) {}
+
+  ~Service() override {
+    ticker_.reset();
+    if (server_ != nullptr) Deliver(router_.Farewell());
+  }
+
+  Status Open(const SchedulerServiceOptions& options, const LocalPeer& local,
+              WireContext& context) {
+    ASSIGN_OR_RETURN(
+        server_, MessageServer::Bind(loop_, context, local, options.endpoint,
+                                     [this](const std::string& peer, Envelope envelope) {
+                                       Deliver(router_.OnMessage(peer, envelope, loop_.NowUs()));
+                                     }));
+    server_->OnDisconnect([this] { probe_at_us_ = loop_.NowUs() + kReconnectUs; });
+    ticker_ = std::make_unique<PeriodicTimer>(loop_, kTickUs, [this] { Tick(); });
+    Publish();
+    LogInfo("scheduler listens", {{"scheduler", name_}, {"endpoint", server_->endpoint()}});
+    return OkStatus();
+  }
+
+  const std::string& endpoint() const override { return server_->endpoint(); }
+
+  Status Ready() const override {
+    const std::lock_guard lock(mutex_);
+    if (loop_.NowUs() - last_tick_us_ > kLoopStuckUs)
+      return Unavailable("scheduler " + name_ + ": its loop does not turn");
+    if (missing_.empty()) return OkStatus();
+    return Unavailable("no ready replica of: " + missing_);
+  }
+
+ private:
+  void Tick() {
+    const int64_t now_us = loop_.NowUs();
+    Deliver(router_.OnTick(now_us));
+    if (probe_at_us_ != 0 && now_us >= probe_at_us_) {
+      probe_at_us_ = 0;
+      Probe();
+    }
+    Publish();
+  }
+
+  // Whose connection broke is known only by trying; Deliver tells the router of the unreachable.
+  void Probe() {
+    std::vector<Outgoing> probes;
+    for (const auto& [id, peer] : router_.peers().peers()) probes.push_back({id, Heartbeat{}});
+    Deliver(std::move(probes), true);
+  }
+
+  // A message that cannot be sent is dropped: peers ask again for what they miss, and tickets that
+  // nobody uses are taken back.
+  void Deliver(std::vector<Outgoing> messages, bool probing = false) {
+    std::vector<std::string> unreachable;
+    for (Outgoing& outgoing : messages) {
+      const Status sent = server_->Send(outgoing.peer, std::move(outgoing.message));
+      if (sent.code() == StatusCode::kUnavailable && probing) unreachable.push_back(outgoing.peer);
+      if (sent.code() == StatusCode::kResourceExhausted)
+        LogWarn("peer does not read", {{"scheduler", name_}, {"peer", outgoing.peer}});
+    }
+    for (const std::string& peer : unreachable) Deliver(router_.OnUnreachable(peer, loop_.NowUs()));
+    LogEvents();
+  }
+
+  void LogEvents() {
+    for (const RouteEvent& event : router_.TakeEvents()) {
+      LogFields fields = {{"scheduler", name_}, {"name", event.name}, {"detail", event.detail}};
+      switch (event.kind) {
+        case RouteEvent::Kind::kNodeJoined:
+          LogInfo("node joined", fields);
+          break;
+        case RouteEvent::Kind::kGatewayJoined:
+          LogInfo("gateway joined", fields);
+          break;
+        case RouteEvent::Kind::kReplicaReady:
+          LogInfo("replica ready", fields);
+          break;
+        case RouteEvent::Kind::kNodeLost:
+          LogWarn("node lost", fields);
+          break;
+        case RouteEvent::Kind::kGatewayLost:
+          LogWarn("gateway lost", fields);
+          break;
+        case RouteEvent::Kind::kReplicaLost:
+          fields.emplace_back("attempts_lost", event.attempts_lost);
+          LogWarn("replica lost", fields);
+          break;
+      }
+    }
+  }
+
+  void Publish() {
+    const RouteCounts counts = router_.counts();
+    metrics_.waiting.Set(static_cast<double>(counts.waiting));
+    metrics_.placed.Set(static_cast<double>(counts.placed));
+    metrics_.nodes.Set(static_cast<double>(counts.nodes));
+    metrics_.gateways.Set(static_cast<double>(counts.gateways));
+    metrics_.tickets.Increment(static_cast<double>(counts.tickets - published_.tickets));
+    metrics_.refusals.Increment(static_cast<double>(counts.refusals - published_.refusals));
+    metrics_.losses.Increment(static_cast<double>(counts.losses - published_.losses));
+    published_ = counts;
+    for (const int64_t queue_us : router_.TakeQueueTimesUs())
+      metrics_.queue_time.Observe(static_cast<double>(queue_us) * 1e-6);
+    std::string missing;
+    for (const ModelState& state : router_.models()) {
+      if (const Gauge* ready = metrics_.replicas_ready(state.model))
+        ready->Set(state.replicas_ready);
+      if (state.replicas_ready == 0) missing += (missing.empty() ? "" : ", ") + state.model;
+    }
+    const std::lock_guard lock(mutex_);
+    missing_ = std::move(missing);
+    last_tick_us_ = loop_.NowUs();
+  }
+
+  // Loop thread only.
+  const std::string name_;
+  EventLoop& loop_;
+  SchedulerMetrics& metrics_;
+  Router router_;
+  RouteCounts published_;
+  int64_t probe_at_us_ = 0;
+  std::unique_ptr<MessageServer> server_;
+  std::unique_ptr<PeriodicTimer> ticker_;
+
+  // Guards what Ready reads.
+  mutable std::mutex mutex_;
+  std::string missing_;
+  int64_t last_tick_us_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<SchedulerService>> SchedulerService::Start(
+    const SchedulerServiceOptions& options, const LocalPeer& local, EventLoop& loop,
+    WireContext& context, SchedulerMetrics& metrics) {
+  auto service = std::make_unique<Service>(options, loop, metrics);
+  RETURN_IF_ERROR(service->Open(options, local, context));
+  return std::unique_ptr<SchedulerService>(std::move(service));
+}
+
+}  // namespace muselet

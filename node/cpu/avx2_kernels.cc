@@ -1,5 +1,26 @@
 #include "node/cpu/kernels.h"
 
+#if defined(__AVX2__)
+
+#include "node/cpu/avx2.h"
+
+namespace muselet::cpu {
+namespace {
+
+constexpr Kernels kAvx2 = {avx2::MatMulFloat, avx2::MatMulInt8, avx2::QuantizeRow,
+                           avx2::RmsNormRow,  avx2::SiluMul,    avx2::AttendChunk,
+                           avx2::MergeChunk,  avx2::KvWrite};
+
+}  // namespace
+
+const Kernels* Avx2Kernels() {
+  return &kAvx2;
+}
+
+}  // namespace muselet::cpu
+
+#else
+
 namespace muselet::cpu {
 
 const Kernels* Avx2Kernels() {
@@ -7,3 +28,5 @@ const Kernels* Avx2Kernels() {
 }
 
 }  // namespace muselet::cpu
+
+#endif

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <vector>
 
-#include "node/cpu/half.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
 #include "node/cpu/packed_matrix.h"
@@ -47,16 +46,15 @@ class CpuOps final : public Ops {
     row.shape = {1, vector.shape[0], 1, 1};
     ASSIGN_OR_RETURN(const std::unique_ptr<PackedMatrix> packed, PackedMatrix::Pack(row, 1, pool_));
     ASSIGN_OR_RETURN(DeviceBuffer buffer, AllocatePages(vector.shape[0] * sizeof(float)));
-    DequantizeRow(packed->view(), 0, reinterpret_cast<float*>(buffer.data()));
+    ReadRow(packed->view(), 0, reinterpret_cast<float*>(buffer.data()));
     return buffer;
   }
 
   void Gather(const Matrix& table, std::span<const TokenId> ids, Rows out) override {
     CHECK(out.count == ids.size() && out.width == table.columns(), "gather: shapes differ");
     const PanelView& view = static_cast<const PackedMatrix&>(table).view();
-    ForRows(out, [&](uint32_t row) {
-      DequantizeRow(view, static_cast<uint32_t>(ids[row]), out.row(row));
-    });
+    ForRows(out,
+            [&](uint32_t row) { ReadRow(view, static_cast<uint32_t>(ids[row]), out.row(row)); });
   }
 
   void RmsNorm(Rows x, const float* weight, float eps, Rows out) override {

@@ -30,6 +30,8 @@ namespace muselet::cpu {
 inline constexpr uint32_t kAttentionChunk = 256;  // positions
 inline constexpr uint32_t kKvBlockTokens = 16;
 inline constexpr uint32_t kSegmentsMax = 64;
+// A block whose largest magnitude is not above this is rounded to zeros: 127 / it could overflow.
+inline constexpr float kQuantizeMin = 1e-30F;
 
 // Activations rounded to int8 by blocks of 32; row i starts at i * blocks (* 32 for q).
 struct QuantizedRows {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "node/cpu/half.h"
+#include "base/device/dequantize.h"
 
 namespace muselet::cpu {
 namespace {
@@ -247,7 +247,7 @@ RowBlock ReadRowBlock(const PanelView& panels, uint32_t row, uint32_t block) {
   }
 }
 
-void DequantizeRow(const PanelView& panels, uint32_t row, float* out) {
+void ReadRow(const PanelView& panels, uint32_t row, float* out) {
   if (!IsQuantized(panels.dtype)) {
     const std::byte* panel = panels.data + row / kPanelRows * panels.panel_bytes;
     for (uint32_t k = 0; k < panels.columns; ++k)

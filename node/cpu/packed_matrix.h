@@ -44,7 +44,7 @@ class PackedMatrix final : public Matrix {
 Result<DeviceBuffer> AllocatePages(size_t bytes);
 
 // Row `row` as f32 [K]: the bits that dequantising the original tensor gives.
-void DequantizeRow(const PanelView& panels, uint32_t row, float* out);
+void ReadRow(const PanelView& panels, uint32_t row, float* out);
 
 // Block `block` of row `row`. REQUIRES: a block format.
 RowBlock ReadRowBlock(const PanelView& panels, uint32_t row, uint32_t block);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/device/dequantize.h"
 #include "node/cpu/half.h"
 #include "node/cpu/kernels.h"
 #include "node/cpu/packed_matrix.h"
@@ -66,7 +67,7 @@ void MatMulFloat(const MatMulTile& tile) {
   std::vector<float> w(weight.columns);
   const uint32_t end = std::min(tile.panel_end * kPanelRows, weight.rows);
   for (uint32_t n = tile.panel_begin * kPanelRows; n < end; ++n) {
-    DequantizeRow(weight, n, w.data());
+    ReadRow(weight, n, w.data());
     ForEachOutput(tile, n, [&](uint32_t row) {
       const float* x = tile.x + static_cast<size_t>(row) * weight.columns;
       PartialSums sums;
@@ -118,7 +119,7 @@ void QuantizeRow(const float* x, uint32_t row, const QuantizedRows& out) {
     const size_t at = static_cast<size_t>(row) * out.blocks + b;
     float largest = 0.0F;
     for (uint32_t i = 0; i < kBlockColumns; ++i) largest = std::max(largest, std::fabs(x[i]));
-    const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+    const float inverse = largest > kQuantizeMin ? 127.0F / largest : 0.0F;
     int32_t total = 0;
     for (uint32_t i = 0; i < kBlockColumns; ++i) {
       const auto q = static_cast<int32_t>(std::nearbyint(x[i] * inverse));

@@ -1,0 +1,83 @@
+#include "node/cpu/thread_pool.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <chrono>
+#include <numeric>
+
+namespace muselet::cpu {
+namespace {
+
+TEST(ThreadPoolTest, ComputesEveryTileOnce) {
+  for (const uint32_t threads : {1U, 2U, 5U}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.threads(), threads);
+    for (uint32_t tiles = 0; tiles < 100; ++tiles) {
+      std::vector<std::atomic<int>> counts(tiles);
+      pool.ParallelFor(tiles, [&](uint32_t tile, uint32_t worker) {
+        ASSERT_LT(worker, threads);
+        counts[tile].fetch_add(1);
+      });
+      for (uint32_t tile = 0; tile < tiles; ++tile) ASSERT_EQ(counts[tile].load(), 1);
+    }
+  }
+}
+
+// Plain memory written by one job is read by the next: what the pool must order.
+TEST(ThreadPoolTest, OneJobSeesWhatTheLastOneWrote) {
+  ThreadPool pool(3);
+  std::vector<uint64_t> values(64, 0);
+  for (uint64_t round = 1; round <= 2000; ++round) {
+    pool.ParallelFor(64, [&](uint32_t tile, uint32_t) { values[63 - tile] += round; });
+  }
+  for (const uint64_t value : values) ASSERT_EQ(value, 2000U * 2001U / 2);
+}
+
+TEST(ThreadPoolTest, NoThreadIsInTwoTilesAtOnce) {
+  ThreadPool pool(4);
+  std::vector<std::atomic<int>> inside(4);
+  for (int round = 0; round < 200; ++round) {
+    pool.ParallelFor(16, [&](uint32_t, uint32_t worker) {
+      ASSERT_EQ(inside[worker].fetch_add(1), 0);
+      ASSERT_EQ(inside[worker].fetch_sub(1), 1);
+    });
+  }
+}
+
+double ProcessCpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+TEST(ThreadPoolTest, ParksWhenIdle) {
+  ThreadPool pool(3);
+  pool.ParallelFor(8, [](uint32_t, uint32_t) {});
+  // Workers spin for a moment after a job; within two seconds they stand still: a window of 50 ms
+  // in which this thread, blocked too, is all that could use the processor.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  double used = 1.0;
+  while (used > 0.01 && std::chrono::steady_clock::now() < deadline) {
+    const double before = ProcessCpuSeconds();
+    std::atomic<int> never = 0;
+    std::thread blocked([&] { never.wait(0); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    used = ProcessCpuSeconds() - before;
+    never = 1;
+    never.notify_all();
+    blocked.join();
+  }
+  EXPECT_LT(used, 0.01);
+  // And they come back.
+  std::atomic<int> count = 0;
+  pool.ParallelFor(100, [&](uint32_t, uint32_t) { count.fetch_add(1); });
+  EXPECT_EQ(count.load(), 100);
+}
+
+}  // namespace
+}  // namespace muselet::cpu

@@ -15,7 +15,7 @@ namespace muselet::check_internal {
 template <typename... Parts>
 std::string Join(const Parts&... parts) {
   std::ostringstream out;
-  (out << ... << parts);
+  static_cast<void>((out << ... << parts));
   return out.str();
 }
 

@@ -199,6 +199,10 @@ void Batcher::CommitSlice(const Outstanding::Slice& slice, const SliceResult& re
     SettleLeaving(sequence);
     return;
   }
+  if (!result.fault.ok()) {
+    End(sequence, FinishReason::kError, result.fault);
+    return;
+  }
   sequence.computed = slice.first_position + slice.row_count;
   RegisterBlocks(sequence);
   TakePromptLogprobs(sequence, slice, result);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/status.h"
 #include "base/types.h"
 
 namespace muselet {
@@ -32,7 +33,8 @@ struct SequenceSlice {
   bool samples = false;  // the last row's logits give the next token
   // One block table per KV group: group g's table is
   // StepPlan::block_tables[table_begin[g] .. table_begin[g] + table_count[g]); position p lies in
-  // entry p / block_tokens, at p % block_tokens. It covers every position up to the last row.
+  // entry p / block_tokens, at p % block_tokens. It covers every position up to the last row; in a
+  // group with a window, entries that no row of the slice can see are 0.
   std::vector<uint32_t> table_begin;
   std::vector<uint32_t> table_count;
 };
@@ -51,6 +53,7 @@ struct StepPlan {
 struct SliceResult {
   bool sampled = false;
   SampledToken token;  // if sampled
+  Status fault;        // not OK: the slice gave nothing and its sequence ends with kError
   std::vector<SampledToken>
       prompt_logprobs;  // for positions first_position + 1 ... of the slice, if asked for
 };

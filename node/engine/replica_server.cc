@@ -1,0 +1,269 @@
+#include "node/engine/replica_server.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "base/log.h"
+#include "node/engine/node_admission.h"
+#include "node/engine/scheduler_link.h"
+#include "node/engine/step_loop.h"
+
+namespace muselet {
+namespace {
+
+constexpr int64_t kHungLeastUs = 3'000'000;
+constexpr int64_t kHungSteps = 8;
+
+// Schedulers know a node by its sender name; two replicas of one node must not pass for each other.
+LocalPeer ReplicaPeer(const ReplicaServerOptions& options) {
+  return {options.local.name + "/" + options.replica, options.local.instance};
+}
+
+ReplicaInfo MakeInfo(const ReplicaServerOptions& options, const ModelInfo& model,
+                     uint32_t context_tokens, uint64_t epoch) {
+  ReplicaInfo info;
+  info.replica = options.replica;
+  info.model = options.model;
+  info.model_digest = model.model_digest;
+  info.numerics_id = model.numerics_id;
+  info.epoch = epoch;
+  info.context_tokens = context_tokens;
+  for (const KvGroupInfo& group : model.kv_groups) {
+    const uint64_t tokens = uint64_t{group.block_count} * model.block_tokens;
+    if (group.window_tokens == 0) {
+      info.kv_tokens = info.kv_tokens == 0 ? tokens : std::min(info.kv_tokens, tokens);
+    }
+  }
+  info.sequences_max = options.engine.batch.sequences_max;
+  return info;
+}
+
+NodeAdmissionOptions AdmissionOptions(const ReplicaServerOptions& options, uint64_t epoch) {
+  NodeAdmissionOptions result;
+  result.node = options.local.name;
+  result.replica = options.replica;
+  result.epoch = epoch;
+  result.peer_timeout_us = options.engine.peer_timeout_us;
+  result.sequences_max =
+      size_t{options.engine.batch.sequences_max} + options.engine.batch.waiting_max;
+  return result;
+}
+
+}  // namespace
+
+// Everything is on the loop thread, but for the atomics and the step loop's own thread.
+class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::Core> {
+ public:
+  Core(const ReplicaServerOptions& options, EventLoop& loop, uint64_t epoch)
+      : options_(options), loop_(loop), admission_(AdmissionOptions(options, epoch)) {}
+
+  Status Start(std::shared_ptr<Model> model, WireContext& context, const NodeMetrics& metrics,
+               uint64_t epoch);
+  void Stop();
+  void Drain();
+  ReplicaHealth Health() const;
+  bool drained() const { return draining_.load() && sequences_.load() == 0; }
+  const ReplicaInfo& info() const { return info_; }
+
+ private:
+  void Deliver(NodeAdmissionOutput output);
+  void OnInterval();
+  Report MakeReport(const StepProgress& progress);
+  bool Hung(const StepProgress& progress) const;
+
+  const ReplicaServerOptions options_;
+  EventLoop& loop_;
+  ReplicaInfo info_;
+  NodeAdmission admission_;
+  std::unique_ptr<StepLoop> steps_;
+  std::unique_ptr<MessageServer> server_;
+  std::vector<std::unique_ptr<SchedulerLink>> schedulers_;
+  std::unique_ptr<PeriodicTimer> timer_;
+  uint64_t report_sequence_ = 0;
+  bool hung_logged_ = false;
+  bool stopped_ = false;
+
+  std::atomic<bool> draining_ = false;
+  std::atomic<size_t> sequences_ = 0;
+  std::atomic<uint64_t> welcomed_ = 0;
+};
+
+Status ReplicaServer::Core::Start(std::shared_ptr<Model> model, WireContext& context,
+                                  const NodeMetrics& metrics, uint64_t epoch) {
+  const ModelInfo model_info = model->info();
+  const std::weak_ptr<Core> weak = weak_from_this();
+  // The step thread only posts: all that follows from its updates happens on the loop.
+  steps_ = std::make_unique<StepLoop>(
+      std::move(model), options_.engine.batch, metrics, Clock::Real(),
+      [weak, &loop = loop_](std::vector<TokenUpdate> updates) {
+        loop.Post([weak, &loop, updates = std::move(updates)]() mutable {
+          const std::shared_ptr<Core> core = weak.lock();
+          if (core == nullptr || core->stopped_) return;
+          core->Deliver(core->admission_.OnUpdates(std::move(updates), loop.NowUs()));
+        });
+      });
+  info_ = MakeInfo(options_, model_info, steps_->context_tokens(), epoch);
+  ASSIGN_OR_RETURN(server_, MessageServer::Bind(loop_, context, options_.local, options_.endpoint,
+                                                [this](const std::string& peer, Envelope envelope) {
+                                                  Deliver(admission_.OnMessage(
+                                                      peer, std::move(envelope), loop_.NowUs()));
+                                                }));
+  info_.endpoint = server_->endpoint();
+  const LocalPeer peer = ReplicaPeer(options_);
+  Hello hello;
+  hello.role = Role::kNode;
+  hello.name = peer.name;
+  hello.software_version = options_.software_version;
+  hello.replicas = {info_};
+  for (const std::string& endpoint : options_.schedulers) {
+    ASSIGN_OR_RETURN(auto link, SchedulerLink::Connect(loop_, context, peer, endpoint, hello));
+    schedulers_.push_back(std::move(link));
+  }
+  timer_ = std::make_unique<PeriodicTimer>(loop_, options_.engine.report_interval_us,
+                                           [this] { OnInterval(); });
+  steps_->Start();
+  return OkStatus();
+}
+
+void ReplicaServer::Core::Deliver(NodeAdmissionOutput output) {
+  while (true) {
+    if (!output.commands.empty()) steps_->Push(std::move(output.commands));
+    NodeAdmissionOutput next;
+    for (auto& [connection, message] : output.messages) {
+      const Status status = server_->Send(connection, message);
+      if (status.ok()) continue;
+      LogWarn("could not answer a gateway",
+              {{"message", MessageName(message)}, {"reason", status.message()}});
+      NodeAdmissionOutput ended = admission_.OnSendFailed(message);
+      std::move(ended.commands.begin(), ended.commands.end(), std::back_inserter(next.commands));
+    }
+    if (next.commands.empty()) break;
+    output = std::move(next);
+  }
+  sequences_.store(admission_.sequence_count());
+}
+
+void ReplicaServer::Core::OnInterval() {
+  Deliver(admission_.OnTick(loop_.NowUs()));
+  const StepProgress progress = steps_->progress();
+  const bool hung = Hung(progress);
+  if (hung != hung_logged_) {
+    hung_logged_ = hung;
+    if (hung) {
+      LogError("the step loop hangs: reports stop",
+               {{"replica", options_.replica}, {"steps", progress.steps}});
+    } else {
+      LogWarn("the step loop goes on", {{"replica", options_.replica}});
+    }
+  }
+  if (hung) return;
+  const Report report = MakeReport(progress);
+  uint64_t welcomed = 0;
+  for (const auto& scheduler : schedulers_) {
+    scheduler->SendReport(report);
+    if (scheduler->welcomed()) ++welcomed;
+  }
+  welcomed_.store(welcomed);
+}
+
+Report ReplicaServer::Core::MakeReport(const StepProgress& progress) {
+  Report report;
+  report.replica = info_.replica;
+  report.epoch = info_.epoch;
+  report.sequence = ++report_sequence_;
+  report.steps = progress.steps;
+  report.step_us = progress.step_us;
+  report.running = progress.running;
+  report.waiting = progress.waiting;
+  report.kv_blocks_used = progress.kv_blocks_used;
+  report.kv_blocks_total = progress.kv_blocks_total;
+  report.draining = draining_.load();
+  report.active = admission_.ActiveSequences();
+  return report;
+}
+
+bool ReplicaServer::Core::Hung(const StepProgress& progress) const {
+  if (progress.busy_since_us == 0) return false;
+  const int64_t age_us = Clock::Real().NowUs() - progress.busy_since_us;
+  return age_us > std::max(kHungLeastUs, kHungSteps * progress.step_us);
+}
+
+ReplicaHealth ReplicaServer::Core::Health() const {
+  const StepProgress progress = steps_->progress();
+  ReplicaHealth health;
+  health.draining = draining_.load();
+  health.hung = Hung(progress);
+  health.ready = !health.draining && !health.hung;
+  if (progress.busy_since_us != 0) {
+    health.step_age_us = Clock::Real().NowUs() - progress.busy_since_us;
+  }
+  health.steps = progress.steps;
+  health.schedulers_connected = welcomed_.load();
+  health.sequences = sequences_.load();
+  return health;
+}
+
+void ReplicaServer::Core::Drain() {
+  // Sequences that the loop lets in before it sees this are finished like the others.
+  loop_.Post([weak = weak_from_this()] {
+    const std::shared_ptr<Core> core = weak.lock();
+    if (core == nullptr || core->stopped_ || core->admission_.draining()) return;
+    core->admission_.StartDraining();
+    core->draining_.store(true);
+    LogInfo("draining", {{"replica", core->options_.replica},
+                         {"sequences", core->admission_.sequence_count()}});
+    core->OnInterval();
+  });
+}
+
+void ReplicaServer::Core::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
+  timer_.reset();
+  for (const auto& scheduler : schedulers_) scheduler->SayGoodbye("stopped");
+  if (steps_ != nullptr) steps_->Stop();
+  schedulers_.clear();
+  server_.reset();
+}
+
+ReplicaServer::ReplicaServer(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+
+ReplicaServer::~ReplicaServer() {
+  Stop();
+}
+
+Result<std::unique_ptr<ReplicaServer>> ReplicaServer::Start(const ReplicaServerOptions& options,
+                                                            std::shared_ptr<Model> model,
+                                                            EventLoop& loop, WireContext& context,
+                                                            const NodeMetrics& metrics) {
+  // Grows from one start to the next, without anything stored.
+  const auto epoch = static_cast<uint64_t>(Clock::Real().UnixUs());
+  auto core = std::make_shared<Core>(options, loop, epoch);
+  const Status status = core->Start(std::move(model), context, metrics, epoch);
+  std::unique_ptr<ReplicaServer> server(new ReplicaServer(core));
+  if (!status.ok()) return status.WithContext("replica " + options.replica);
+  return server;
+}
+
+const ReplicaInfo& ReplicaServer::info() const {
+  return core_->info();
+}
+
+ReplicaHealth ReplicaServer::Health() const {
+  return core_->Health();
+}
+
+void ReplicaServer::Drain() {
+  core_->Drain();
+}
+
+bool ReplicaServer::drained() const {
+  return core_->drained();
+}
+
+void ReplicaServer::Stop() {
+  core_->Stop();
+}
+
+}  // namespace muselet

@@ -6,6 +6,7 @@
 #include "base/mapped_file.h"
 #include "node/config/cluster_checks.h"
 #include "node/config/cluster_sections.h"
+#include "node/config/environment.h"
 #include "node/config/option_table.h"
 #include "node/config/suggestion.h"
 #include "node/config/yaml_tree.h"
@@ -213,7 +214,7 @@ class Loader {
   }
 
   void ReadVariables() {
-    std::vector<std::string> known;
+    std::vector<std::string> known = {kConfigVariable, kApiKeyVariable};
     for (const Option& option : OptionTable()) {
       known.push_back(option.variable());
       const auto found = request_.environment.find(option.variable());

@@ -1,0 +1,106 @@
+#include "node/cli/cli.h"
+
+#include <ostream>
+#include <variant>
+
+#include "base/log.h"
+#include "node/cli/bench.h"
+#include "node/cli/chat.h"
+#include "node/cli/command_line.h"
+#include "node/cli/config_commands.h"
+#include "node/cli/preflight.h"
+#include "node/cli/version.h"
+#include "node/config/config_reference.h"
+#include "node/config/config_schema.h"
+#include "node/config/environment.h"
+
+namespace muselet {
+namespace {
+
+constexpr int kWrongInput = 2;
+
+int RunRoles(const CommandLine& line, const LoadedConfig& loaded, const CommandHandlers& handlers,
+             const CommandStreams& streams) {
+  const ClusterConfig& config = loaded.config;
+  const std::vector<std::string> taken = CheckAddressesFree(config, line.entry);
+  for (const std::string& fault : taken) streams.err << "muselet: " << fault << "\n";
+  if (!taken.empty()) return kWrongInput;
+  LogOptions log;
+  log.level = config.log_level;
+  log.format = config.log_format;
+  log.process_name = line.command == Command::kRun ? line.entry : "serve";
+  InitLog(log);
+  return line.command == Command::kRun ? handlers.run(config, line.entry) : handlers.serve(config);
+}
+
+int RunConfigured(const CommandLine& line, const std::map<std::string, std::string>& environment,
+                  const CommandHandlers& handlers, const CommandStreams& streams) {
+  const auto loaded = LoadForCommand(line, environment, streams);
+  if (!loaded) return kWrongInput;
+  if (line.command == Command::kConfigCheck) return RunConfigCheck(*loaded, line, streams);
+  if (line.command == Command::kConfigShow) return RunConfigShow(*loaded, line, streams);
+  return RunRoles(line, *loaded, handlers, streams);
+}
+
+int RunModelInspect(const CommandLine& line, const CommandHandlers& handlers,
+                    const CommandStreams& streams) {
+  const Result<std::string> text = handlers.inspect_model(line.model_path, line.json);
+  if (!text.ok()) {
+    streams.err << "muselet: " << text.status().message() << "\n";
+    return kWrongInput;
+  }
+  streams.out << *text << (text->ends_with('\n') ? "" : "\n");
+  return 0;
+}
+
+int RunClient(CommandLine line, const std::map<std::string, std::string>& environment,
+              const CommandStreams& streams) {
+  const auto key = environment.find(kApiKeyVariable);
+  if (key != environment.end()) {
+    if (line.chat.api_key.empty()) line.chat.api_key = key->second;
+    if (line.bench.api_key.empty()) line.bench.api_key = key->second;
+  }
+  return line.command == Command::kChat ? RunChat(line.chat, streams)
+                                        : RunBench(line.bench, streams);
+}
+
+int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& environment,
+             const CommandHandlers& handlers, const CommandStreams& streams) {
+  switch (line.command) {
+    case Command::kServe:
+    case Command::kRun:
+    case Command::kConfigCheck:
+    case Command::kConfigShow:
+      return RunConfigured(line, environment, handlers, streams);
+    case Command::kConfigSchema:
+      streams.out << ConfigSchema();
+      return 0;
+    case Command::kConfigReference:
+      streams.out << ConfigReference();
+      return 0;
+    case Command::kChat:
+    case Command::kBench:
+      return RunClient(line, environment, streams);
+    case Command::kModelInspect:
+      return RunModelInspect(line, handlers, streams);
+    case Command::kVersion:
+      streams.out << (line.json ? VersionJson() : VersionText());
+      return 0;
+  }
+  return kWrongInput;
+}
+
+}  // namespace
+
+int RunCli(const std::vector<std::string>& arguments,
+           const std::map<std::string, std::string>& environment, const CommandHandlers& handlers,
+           const CommandStreams& streams) {
+  const auto parsed = ParseCommandLine(arguments);
+  if (const auto* exit = std::get_if<CommandLineExit>(&parsed)) {
+    (exit->exit_code == 0 ? streams.out : streams.err) << exit->text;
+    return exit->exit_code;
+  }
+  return Dispatch(std::get<CommandLine>(parsed), environment, handlers, streams);
+}
+
+}  // namespace muselet

@@ -1,0 +1,38 @@
+// From arguments to a command and its exit code. What a command needs from the rest of the program
+// (starting roles, reading checkpoints) is handed in, so this folder builds and tests without it.
+#pragma once
+
+#include <functional>
+#include <iosfwd>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "node/config/config.h"
+
+namespace muselet {
+
+struct CommandHandlers {
+  std::function<int(const ClusterConfig&)> serve;
+  std::function<int(const ClusterConfig&, const std::string& name)> run;
+  // What a checkpoint holds, as text or as a JSON object.
+  std::function<Result<std::string>(const std::string& path, bool json)> inspect_model;
+};
+
+// Where a command reads and writes; borrowed. `in_terminal` etc.: the stream is a terminal.
+struct CommandStreams {
+  std::istream& in;
+  std::ostream& out;
+  std::ostream& err;
+  bool in_terminal = false;
+  bool err_terminal = false;
+};
+
+// Runs one command on the calling thread. `arguments` without the program's name; `environment` as
+// ReadEnvironment gives it. Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
+int RunCli(const std::vector<std::string>& arguments,
+           const std::map<std::string, std::string>& environment, const CommandHandlers& handlers,
+           const CommandStreams& streams);
+
+}  // namespace muselet

@@ -1,0 +1,340 @@
+#include "node/cli/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <set>
+
+#include "node/cli/help_format.h"
+#include "node/cli/version.h"
+#include "node/config/config_loader.h"
+#include "node/config/option_table.h"
+#include "node/config/suggestion.h"
+
+namespace muselet {
+namespace {
+
+constexpr int kUsageError = 2;
+constexpr const char* kOwn = "Options";
+
+// Owns the CLI11 objects while the arguments are read.
+class Parser {
+ public:
+  Parser() : app_("Serve language models on one machine or on many.", "muselet") {
+    app_.formatter(MakeHelpFormat());
+    app_.option_defaults()->group(kOwn);
+    app_.set_help_flag("-h,--help", "Print this help");
+    app_.set_version_flag("--version", VersionText(), "Print the version");
+    app_.require_subcommand(1);
+    app_.footer("muselet COMMAND --help tells more. Start with: muselet serve MODEL.gguf");
+    AddServe();
+    AddRun();
+    AddClients();
+    AddConfig();
+    AddModel();
+    CLI::App* version =
+        AddCommand(&app_, "version", "Print what this program is", Command::kVersion);
+    version->add_flag("--json", line_.json, "As a JSON object");
+  }
+
+  std::variant<CommandLine, CommandLineExit> Parse(std::vector<std::string> arguments) {
+    if (arguments.empty()) return CommandLineExit{kUsageError, app_.help()};
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    try {
+      app_.parse(arguments);
+    } catch (const CLI::CallForHelp&) {
+      return CommandLineExit{0, app_.help()};
+    } catch (const CLI::CallForVersion&) {
+      return CommandLineExit{0, VersionText()};
+    } catch (const CLI::ParseError& fault) {
+      return CommandLineExit{kUsageError, Explain(fault)};
+    }
+    for (const auto& [key, text] : texts_) {
+      if (given_.contains(key)) line_.config_flags.emplace_back(key, text);
+    }
+    return line_;
+  }
+
+ private:
+  CLI::App* AddCommand(CLI::App* parent, const char* name, const char* meaning, Command command) {
+    CLI::App* added = parent->add_subcommand(name, meaning);
+    added->callback([this, command] { line_.command = command; });
+    return added;
+  }
+
+  // A flag whose text goes to the config loader, which checks it.
+  void AddConfigFlag(CLI::App* command, const FieldSpec& spec, const std::string& group,
+                     const std::string& description) {
+    std::string& text = texts_[spec.key];
+    const auto remember = [this, key = spec.key, &text](const std::string& given) {
+      text = given;
+      given_.insert(key);
+    };
+    CLI::Option* option = nullptr;
+    if (spec.kind == ValueKind::kBool) {
+      option = command->add_flag_function(
+          FlagOf(spec.key), [remember](int64_t count) { remember(count > 0 ? "true" : "false"); },
+          description);
+    } else {
+      option = command->add_option_function<std::string>(FlagOf(spec.key), remember, description);
+      option->type_name(Placeholder(spec));
+    }
+    option->group(group);
+  }
+
+  void AddConfigFlags(CLI::App* command) {
+    for (const FieldSpec& spec : ShortcutTable()) {
+      if (spec.key == "model") continue;  // it is the positional argument
+      AddConfigFlag(command, spec, kOwn, spec.meaning + " [" + VariableOf(spec.key) + "]");
+    }
+    const ClusterConfig defaults;
+    for (const Option& option : OptionTable()) {
+      const FieldSpec& spec = option.field.spec;
+      const std::string value = FormatValue(spec, option.field.get(defaults));
+      AddConfigFlag(command, spec, option.group,
+                    spec.meaning + " (default " + value + ") [" + option.variable() + "]");
+    }
+  }
+
+  void AddConfigFile(CLI::App* command) {
+    command
+        ->add_option("-c,--config", line_.config_file, "The cluster's YAML file [MUSELET_CONFIG]")
+        ->type_name("FILE");
+  }
+
+  void AddServe() {
+    CLI::App* serve =
+        AddCommand(&app_, "serve", "Run the whole cluster in this process", Command::kServe);
+    serve
+        ->add_option_function<std::string>(
+            "PATH", [this](const std::string& path) { SetModel(path); },
+            "GGUF file or Hugging Face directory, instead of --config [MUSELET_MODEL]")
+        ->type_name("PATH");
+    AddConfigFile(serve);
+    AddConfigFlags(serve);
+  }
+
+  void SetModel(const std::string& path) {
+    texts_["model"] = path;
+    given_.insert("model");
+  }
+
+  void AddRun() {
+    CLI::App* run =
+        AddCommand(&app_, "run", "Run one gateway, scheduler or node of a cluster", Command::kRun);
+    run->add_option("-n,--name", line_.entry, "Its name in the file")
+        ->required()
+        ->type_name("NAME");
+    AddConfigFile(run);
+    AddConfigFlags(run);
+  }
+
+  void AddServer(CLI::App* command, std::string& api_key, std::string& model) {
+    command->add_option("--api-key", api_key, "Key for the server [MUSELET_API_KEY]")
+        ->type_name("KEY");
+    command->add_option("--model", model, "Model to ask (default: the first that is listed)")
+        ->type_name("ID");
+  }
+
+  void AddClients() {
+    AddChat();
+    AddBench();
+  }
+
+  void AddChat() {
+    ChatOptions& chat = line_.chat;
+    CLI::App* command = AddCommand(&app_, "chat", "Talk to a server", Command::kChat);
+    command->add_option("--url", chat.url, "The server (default http://127.0.0.1:8000)")
+        ->type_name("URL");
+    AddServer(command, chat.api_key, chat.model);
+    command->add_option("--system", chat.system, "System message")->type_name("TEXT");
+    command->add_option("--max-tokens", chat.max_tokens, "Longest answer (default: the server's)")
+        ->type_name("N");
+    command
+        ->add_option("--temperature", chat.temperature,
+                     "0 is deterministic (default: the server's)")
+        ->type_name("T")
+        ->check(CLI::Range(0.0, 10.0));
+    command->add_option("--seed", chat.seed, "Of the sampling (default: drawn by the server)")
+        ->type_name("N");
+    command
+        ->add_option_function<std::string>(
+            "--once",
+            [&chat](const std::string& question) {
+              chat.once = question;
+              chat.has_once = true;
+            },
+            "Ask this one question and end")
+        ->type_name("TEXT");
+    command->footer(
+        "In a conversation: /reset forgets it, /exit or Ctrl-D ends, Ctrl-C stops an answer.\n"
+        "Without a terminal every line of the input is a question; answers go to stdout, the rest "
+        "to stderr.");
+  }
+
+  void AddBench() {
+    BenchOptions& bench = line_.bench;
+    CLI::App* command =
+        AddCommand(&app_, "bench", "Measure any OpenAI-compatible server", Command::kBench);
+    command->add_option("URL", bench.url, "The server (default http://127.0.0.1:8000)")
+        ->type_name("URL");
+    AddServer(command, bench.api_key, bench.model);
+    AddBenchLoad(command, bench);
+    AddBenchRequests(command, bench);
+    const char* output = "Output";
+    command->add_option("--json", bench.json, "Write the results to FILE, - is stdout")
+        ->type_name("FILE")
+        ->group(output);
+    command->add_flag("--quiet", bench.quiet, "No progress line")->group(output);
+    command->footer(
+        "Closed loop (default): --concurrency requests are always in flight. Open loop: requests "
+        "arrive at random,\n--rate a second on average, however slow the server is.\n"
+        "Tokens are counted by the server's usage object, or else by chunks.");
+  }
+
+  void AddBenchLoad(CLI::App* command, BenchOptions& bench) {
+    const char* load = "Load";
+    command
+        ->add_option(
+            "--concurrency", bench.concurrency,
+            "Requests in flight (default 8; with --rate the most that may be, default none)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 65536))
+        ->group(load);
+    command
+        ->add_option("--rate", bench.rate,
+                     "Open loop: mean arrivals a second, as a Poisson process")
+        ->type_name("R")
+        ->check(CLI::Range(0.001, 100000.0))
+        ->group(load);
+    command
+        ->add_option("--requests", bench.requests,
+                     "Stop after N requests (default 100 without --duration)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 10'000'000))
+        ->group(load);
+    command->add_option("--duration", bench.duration_s, "Start no request after this many seconds")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(0.001, 1e7))
+        ->group(load);
+    command->add_option("--seed", bench.seed, "Of the arrival times (default 0)")
+        ->type_name("N")
+        ->group(load);
+    command->add_option("--warmup", bench.warmup, "Requests before the measurement (default 0)")
+        ->type_name("N")
+        ->check(CLI::Range(0, 100000))
+        ->group(load);
+  }
+
+  void AddBenchRequests(CLI::App* command, BenchOptions& bench) {
+    const char* requests = "Requests";
+    command
+        ->add_option(
+            "--prompts", bench.prompts,
+            "File of prompts, taken in turn: JSON lines with turns (as MT-bench) or prompt, "
+            "or one prompt a line (default: eight short questions)")
+        ->type_name("FILE")
+        ->group(requests);
+    command->add_option("--max-tokens", bench.max_tokens, "Tokens of an answer (default 128)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1'000'000))
+        ->group(requests);
+    command->add_option("--temperature", bench.temperature, "Of the sampling (default 0)")
+        ->type_name("T")
+        ->check(CLI::Range(0.0, 10.0))
+        ->group(requests);
+    command->add_flag("--ignore-eos", bench.ignore_eos, "Answers go on to --max-tokens")
+        ->group(requests);
+    const std::string chat_meaning = "Ask /v1/chat/completions (default)";
+    CLI::Option* chat = command->add_flag("--chat", chat_meaning);
+    chat->group(requests);
+    command->add_flag("--completions", bench.completions, "Ask /v1/completions")
+        ->excludes(chat)
+        ->group(requests);
+    command->add_option("--timeout", bench.timeout_s, "Time for one request (default 600)")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(0.001, 1e6))
+        ->group(requests);
+  }
+
+  void AddConfig() {
+    CLI::App* config = app_.add_subcommand("config", "Check and explain configuration");
+    config->require_subcommand(1);
+    CLI::App* check = AddCommand(config, "check", "Report every fault of a file, or its summary",
+                                 Command::kConfigCheck);
+    CLI::App* show = AddCommand(config, "show", "Print the values and where they come from",
+                                Command::kConfigShow);
+    for (CLI::App* command : {check, show}) {
+      command
+          ->add_option("-c,--config,FILE", line_.config_file,
+                       "The cluster's YAML file [MUSELET_CONFIG]")
+          ->type_name("FILE");
+      command->add_flag("!--no-files", line_.check_files, "Do not look for model and key files");
+      AddConfigFlags(command);
+    }
+    show->add_flag("--effective", line_.effective, "Print the defaults too");
+    show->add_flag("--json", line_.json, "As a JSON object");
+    AddCommand(config, "schema", "Print the JSON Schema of the file", Command::kConfigSchema);
+    AddCommand(config, "reference", "Print the reference page", Command::kConfigReference);
+  }
+
+  void AddModel() {
+    CLI::App* model = app_.add_subcommand("model", "Look at models");
+    model->require_subcommand(1);
+    CLI::App* inspect =
+        AddCommand(model, "inspect", "Print what a checkpoint holds", Command::kModelInspect);
+    inspect->add_option("PATH", line_.model_path, "GGUF file or Hugging Face directory")
+        ->required()
+        ->type_name("PATH");
+    inspect->add_flag("--json", line_.json, "As a JSON object");
+  }
+
+  // The innermost command that was recognised.
+  CLI::App* Active() {
+    CLI::App* active = &app_;
+    while (!active->get_subcommands().empty()) active = active->get_subcommands().front();
+    return active;
+  }
+
+  static std::string NameOf(const CLI::App* command) {
+    const CLI::App* parent = command->get_parent();
+    return parent == nullptr ? command->get_name() : NameOf(parent) + " " + command->get_name();
+  }
+
+  std::string Explain(const CLI::ParseError& fault) {
+    CLI::App* active = Active();
+    const std::string name = NameOf(active);
+    const std::string more = "\n" + name + " --help tells more\n";
+    const std::vector<std::string> rest = app_.remaining(true);
+    if (rest.empty()) return name + ": " + fault.what() + more;
+    const std::string& word = rest.front();
+    std::vector<std::string> known;
+    const char* what = "argument";
+    if (word.size() > 1 && word.front() == '-') {
+      what = "option";
+      for (const CLI::Option* option : active->get_options()) {
+        for (const std::string& flag : option->get_lnames()) known.push_back("--" + flag);
+      }
+    } else if (!active->get_subcommands({}).empty()) {
+      what = "command";
+      for (const CLI::App* command : active->get_subcommands({}))
+        known.push_back(command->get_name());
+    }
+    const std::string stem = word.substr(0, word.find('='));
+    const std::string hint = DidYouMean(stem, known);
+    return name + ": unknown " + what + " " + stem + (hint.empty() ? "" : ": " + hint) + more;
+  }
+
+  CLI::App app_;
+  CommandLine line_;
+  std::map<std::string, std::string> texts_;
+  std::set<std::string> given_;
+};
+
+}  // namespace
+
+std::variant<CommandLine, CommandLineExit> ParseCommandLine(
+    const std::vector<std::string>& arguments) {
+  return Parser().Parse(arguments);
+}
+
+}  // namespace muselet

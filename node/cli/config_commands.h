@@ -1,0 +1,24 @@
+// `muselet config check|show|schema|reference`, and the loading that serve and run share with them.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "node/cli/cli.h"
+#include "node/cli/command_line.h"
+#include "node/config/config_loader.h"
+
+namespace muselet {
+
+// The configuration that the arguments and variables ask for; its faults go to `streams.err`.
+std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
+                                           const std::map<std::string, std::string>& environment,
+                                           const CommandStreams& streams);
+
+int RunConfigCheck(const LoadedConfig& loaded, const CommandLine& line,
+                   const CommandStreams& streams);
+int RunConfigShow(const LoadedConfig& loaded, const CommandLine& line,
+                  const CommandStreams& streams);
+
+}  // namespace muselet

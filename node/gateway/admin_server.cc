@@ -20,13 +20,24 @@ HttpResponse HealthResponse(const HealthCallback& health) {
   return response;
 }
 
+}  // namespace
+
 HttpHandler HealthHandler(HealthCallback health) {
   return [health = std::move(health)](HttpRequest&, HttpExchangePtr exchange) {
     exchange->Respond(HealthResponse(health));
   };
 }
 
-}  // namespace
+HttpHandler VersionHandler(const std::string& version) {
+  std::string body = R"({"version":)";
+  AppendJsonString(version, body);
+  body += "}";
+  return [body = std::move(body)](HttpRequest&, HttpExchangePtr exchange) {
+    HttpResponse response;
+    response.body = body;
+    exchange->Respond(std::move(response));
+  };
+}
 
 void AddProbeRoutes(HttpRoutes& routes, const MetricRegistry& registry, bool metrics_open,
                     HealthCallback live, HealthCallback ready) {
@@ -45,14 +56,7 @@ Result<std::unique_ptr<AdminServer>> AdminServer::Start(AdminServerOptions optio
   HttpRoutes routes;
   if (!options.ready) options.ready = options.live;
   AddProbeRoutes(routes, registry, true, std::move(options.live), std::move(options.ready));
-  std::string version = R"({"version":)";
-  AppendJsonString(options.version, version);
-  version += "}";
-  routes.Add({"GET", "/version", true, [version](HttpRequest&, HttpExchangePtr exchange) {
-                HttpResponse response;
-                response.body = version;
-                exchange->Respond(std::move(response));
-              }});
+  routes.Add({"GET", "/version", true, VersionHandler(options.version)});
   HttpServerOptions server_options;
   server_options.address = std::move(options.address);
   server_options.address_option = std::move(options.address_option);

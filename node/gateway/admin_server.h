@@ -20,6 +20,11 @@ using HealthCallback = std::function<Status()>;
 void AddProbeRoutes(HttpRoutes& routes, const MetricRegistry& registry, bool metrics_open,
                     HealthCallback live, HealthCallback ready);
 
+// 200 {"status":"ok"}, or 503 with the reason.
+HttpHandler HealthHandler(HealthCallback health);
+// {"version": ...}
+HttpHandler VersionHandler(const std::string& version);
+
 struct AdminServerOptions {
   std::string address;  // HOST:PORT
   std::string address_option = "metrics";

@@ -21,6 +21,9 @@ inline std::vector<float> RandomFloats(size_t count, uint32_t seed, float scale 
 
 // A tensor [rows, columns] of any dtype with weights of about 0.05, and its bytes.
 struct RandomTensor {
+  RandomTensor(const RandomTensor&) = delete;
+  RandomTensor(RandomTensor&&) = default;
+  RandomTensor& operator=(RandomTensor&&) = default;
   RandomTensor(DType dtype, uint64_t rows, uint64_t columns, uint32_t seed) {
     view.dtype = dtype;
     view.rank = 2;

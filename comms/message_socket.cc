@@ -123,7 +123,7 @@ class DealerClient final : public MessageClient {
   Status Connect(const LocalPeer& local) {
     // In one process there are no connections to come and go.
     if (IsInproc(endpoint_)) *connected_ = true;
-    pump_->OnConnection([connected = connected_](bool now) { *connected = now; });
+    OnDisconnect(nullptr);
     RETURN_IF_ERROR(pump_->Connect(endpoint_, local.name + "#" + std::to_string(local.instance)));
     pump_->Start([handler = handler_, endpoint = endpoint_, bytes_max = bytes_max_,
                   malformed = MalformedLog()](std::vector<std::string>& frames) mutable {
@@ -144,6 +144,14 @@ class DealerClient final : public MessageClient {
     if (fault == EAGAIN && *connected_)
       return ResourceExhausted("the queue to " + endpoint_ + " is full: it does not read");
     return Unavailable("not connected to " + endpoint_);
+  }
+
+  void OnDisconnect(std::function<void()> callback) override {
+    pump_->OnConnection([connected = connected_, callback = std::move(callback)](bool now) {
+      const bool broke = *connected && !now;
+      *connected = now;
+      if (broke && callback) callback();
+    });
   }
 
  private:

@@ -86,6 +86,9 @@ class MessageClient {
   // kUnavailable: not connected; kResourceExhausted: the queue is full. Nothing was sent then.
   // kInvalidArgument: the message is larger than the limit.
   virtual Status Send(Message message) = 0;
+  // Called on the loop thread when the connection broke (never for inproc://): what was under way
+  // may be lost, even if the next connection stands a moment later.
+  virtual void OnDisconnect(std::function<void()> callback) = 0;
 };
 
 }  // namespace muselet

@@ -233,9 +233,10 @@ int SocketPump::Send(const std::string& bytes) {
   return fault;
 }
 
-int SocketPump::SendTo(const std::string& peer, const std::string& bytes) {
+int SocketPump::SendTo(const std::string& peer, const std::string& bytes, bool delimited) {
   if (closed_) return ENOTSOCK;
   int fault = SendFrame(peer.data(), peer.size(), ZMQ_SNDMORE);
+  if (fault == 0 && delimited) fault = SendFrame(nullptr, 0, ZMQ_SNDMORE);
   if (fault == 0) fault = SendFrame(bytes.data(), bytes.size(), 0);
   NoticeInput();
   return fault;

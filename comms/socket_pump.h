@@ -42,7 +42,8 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
 
   // 0 or errno: EAGAIN (full, or no connection), EHOSTUNREACH (no such peer), others.
   int Send(const std::string& bytes);
-  int SendTo(const std::string& peer, const std::string& bytes);
+  // `delimited`: an empty frame goes before the bytes, as REQ sockets want it.
+  int SendTo(const std::string& peer, const std::string& bytes, bool delimited = false);
 
  private:
   using Descriptor = boost::asio::posix::stream_descriptor;

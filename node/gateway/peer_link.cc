@@ -15,6 +15,7 @@ Result<std::unique_ptr<PeerLink>> PeerLink::Connect(EventLoop& loop, WireContext
                    MessageClient::Connect(loop, context, local, endpoint, [raw](Envelope envelope) {
                      raw->OnEnvelope(std::move(envelope));
                    }));
+  link->client_->OnDisconnect([raw] { raw->GoDown("the connection broke"); });
   link->SayHello(loop.NowUs());
   return link;
 }

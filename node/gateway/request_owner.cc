@@ -85,9 +85,9 @@ void RequestOwner::Handle(const StopChoice& input) {
 void RequestOwner::Handle(const SchedulerUp& input) {
   scheduler_up_[input.scheduler] = true;
   for (auto& [id, request] : requests_) {
-    const bool asked_it = request.phase == Phase::kPlaced && request.scheduler == input.scheduler;
-    if (asked_it) {
-      // It restarted: it may have lost our question.
+    if (request.phase != Phase::kWaiting && request.scheduler == input.scheduler) {
+      // It restarted and knows nothing of the request: a waiting one is to be placed, a running one
+      // to be found on its node, so that its loss can be told.
       SendPlace(request);
       request.next_place_us = now_us_ + options_.place_repeat_us;
     } else if (request.phase == Phase::kWaiting) {
@@ -173,6 +173,9 @@ void RequestOwner::OnTicket(uint32_t scheduler, const Ticket& ticket) {
     return;
   }
   Request& request = found->second;
+  if (request.phase == Phase::kRunning && ticket.attempt == request.attempt &&
+      request.scheduler == scheduler)
+    return;  // it found the request again, after a restart
   if (request.phase == Phase::kRunning || ticket.attempt != request.attempt ||
       (request.phase == Phase::kPlaced && request.scheduler != scheduler)) {
     ++counters_.late_messages;
@@ -199,16 +202,18 @@ void RequestOwner::OnRefused(uint32_t scheduler, const Refused& refused) {
   }
   Request& request = found->second;
   ++request.refusals;
-  const bool begun = request.attempt > 0;
+  const bool begun = request.failures > 0;
   const auto up =
       static_cast<uint32_t>(std::count(scheduler_up_.begin(), scheduler_up_.end(), true));
   if (Retryable(refused.code) && (begun || request.refusals < up)) {
-    // A stream that has begun waits for a replica to come back; a new one asks each scheduler once.
+    // A stream that has begun waits for a place until the place timeout; a new request asks each
+    // scheduler once. A scheduler answers one attempt once, so the question needs a new number.
     request.phase = Phase::kWaiting;
     request.next_place_us =
-        now_us_ + (begun ? std::clamp<int64_t>(refused.retry_after_us, options_.retry_backoff_us,
-                                               options_.place_repeat_us)
+        now_us_ + (begun ? std::clamp(refused.retry_after_us, options_.retry_backoff_us,
+                                      options_.place_repeat_us)
                          : 0);
+    ++request.attempt;
     TryPlace(request);
     return;
   }
@@ -401,10 +406,10 @@ void RequestOwner::SendRelease(const Request& request) {
 void RequestOwner::EndAttempt(Request& request, const Status& why) {
   const RequestId id = request.record.request;
   CancelChoices(request);
-  if (!Retryable(why.code()) || request.attempt + 1 >= options_.limits.attempts_max) {
-    End(id, request.attempt == 0
+  if (!Retryable(why.code()) || request.failures + 1 >= options_.limits.attempts_max) {
+    End(id, request.failures == 0
                 ? why
-                : why.WithContext("attempt " + std::to_string(request.attempt + 1)));
+                : why.WithContext("attempt " + std::to_string(request.failures + 1)));
     return;
   }
   SendRelease(request);
@@ -414,7 +419,9 @@ void RequestOwner::EndAttempt(Request& request, const Status& why) {
   request.refusals = 0;
   request.endpoint.clear();
   request.attempt_began_us = now_us_;
-  request.next_place_us = now_us_ + (progressed ? 0 : options_.retry_backoff_us << request.attempt);
+  request.next_place_us =
+      now_us_ + (progressed ? 0 : options_.retry_backoff_us << request.failures);
+  ++request.failures;
   ++request.attempt;
   ++counters_.retries;
   for (uint32_t i = 0; i < request.choices.size(); ++i) {

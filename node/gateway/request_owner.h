@@ -145,7 +145,8 @@ class RequestOwner {
     RequestRecord record;
     Phase phase = Phase::kWaiting;
     int64_t deadline_us = 0;
-    uint32_t attempt = 0;
+    uint32_t attempt = 0;          // its number on the wire
+    uint32_t failures = 0;         // attempts that ended early
     bool progressed = false;       // this attempt delivered something
     uint32_t scheduler = 0;        // asked, or the one that gave the ticket
     int64_t attempt_began_us = 0;  // waiting for a ticket since

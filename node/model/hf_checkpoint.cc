@@ -154,7 +154,7 @@ Result<ModelConfig> ReadConfig(const std::string& directory, const JsonFields& c
         "quantised safetensors are not supported; use the original weights or GGUF");
   }
   ASSIGN_OR_RETURN(ModelConfig model, architecture.from_hugging_face(config));
-  ASSIGN_OR_RETURN(model.name, config.StringOr("_name_or_path", ""));
+  model.name = std::filesystem::path(directory).filename().string();
   const std::string generation = directory + "/generation_config.json";
   if (Exists(generation)) {
     ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::ReadFile(generation));

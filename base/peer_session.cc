@@ -47,6 +47,7 @@ ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t 
 
 ClientSession::Step ClientSession::OnTick(int64_t now_us) {
   Step step;
+  if (WasStuck(std::exchange(last_tick_us_, now_us), now_us, timing_)) last_heard_us_ = now_us;
   if (state_ == State::kJoined && now_us - last_heard_us_ > timing_.timeout_us) {
     state_ = State::kAway;
     step.events.push_back(Event::kLost);
@@ -162,6 +163,8 @@ PeerTable::Step PeerTable::OnUnreachable(const std::string& peer, int64_t /*now_
 PeerTable::Step PeerTable::OnTick(int64_t now_us) {
   Step step;
   std::vector<std::string> silent;
+  if (WasStuck(std::exchange(last_tick_us_, now_us), now_us, timing_))
+    for (auto& [id, peer] : peers_) peer.last_heard_us = now_us;
   for (const auto& [id, peer] : peers_)
     if (now_us - peer.last_heard_us > timing_.timeout_us) silent.push_back(id);
   for (const std::string& id : silent) Lose(id, "silent for too long", false, step);

@@ -5,7 +5,8 @@
 // the fault of a Send: everything is repeated.
 //
 // Both sides call OnEnvelope for every envelope, before they look at the body, and OnTick at least
-// as often as the heartbeat interval.
+// as often as the heartbeat interval. Ticks that stay out for half the timeout mean that we were
+// stuck ourselves: silence is counted afresh then, because what the peers said is still unread.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,11 @@ struct PeerTiming {
   int64_t heartbeat_interval_us = 250'000;
   int64_t timeout_us = 3'000'000;  // silence after which a peer is lost
 };
+
+// Whether the owner was stuck between two ticks.
+inline bool WasStuck(int64_t last_tick_us, int64_t now_us, const PeerTiming& timing) {
+  return now_us - last_tick_us > timing.timeout_us / 2;
+}
 
 class ClientSession {
  public:
@@ -61,6 +67,7 @@ class ClientSession {
   uint64_t instance_ = 0;
   uint64_t replaced_instance_ = 0;  // its late messages are ignored
   int64_t last_heard_us_ = 0;
+  int64_t last_tick_us_ = 0;
   std::optional<int64_t> next_send_us_;  // Hello or Heartbeat; none: at once
   bool hello_pending_ = true;
 };
@@ -128,6 +135,7 @@ class PeerTable {
   // must not throw each other out in turn. Forgotten when the present one is lost.
   std::map<NameKey, uint64_t> replaced_;
   std::optional<int64_t> next_heartbeat_us_;
+  int64_t last_tick_us_ = 0;
 };
 
 }  // namespace muselet

@@ -133,6 +133,10 @@ std::vector<std::string> ReplicaTable::OfNode(const std::string& node) const {
   return list;
 }
 
+void ReplicaTable::CountSilenceFrom(int64_t now_us) {
+  for (auto& [name, replica] : replicas_) replica.last_report_us = now_us;
+}
+
 std::vector<std::string> ReplicaTable::SilentSince(int64_t since_us) const {
   std::vector<std::string> list;
   for (const auto& [name, replica] : replicas_)

@@ -83,6 +83,8 @@ class ReplicaTable {
   std::vector<std::string> OfNode(const std::string& node) const;
   // Reported once, and silent since before `since_us`.
   std::vector<std::string> SilentSince(int64_t since_us) const;
+  // We were stuck: their reports may lie unread.
+  void CountSilenceFrom(int64_t now_us);
   const std::map<std::string, Replica>& all() const { return replicas_; }
 
  private:

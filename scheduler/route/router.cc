@@ -45,6 +45,9 @@ std::vector<Outgoing> Router::OnTick(int64_t now_us) {
   now_us_ = now_us;
   PeerTable::Step step = peers_.OnTick(now_us);
   HandlePeerStep(step);
+  const bool stuck = WasStuck(std::exchange(last_tick_us_, now_us), now_us,
+                              {options_.heartbeat_interval_us, options_.peer_timeout_us});
+  if (stuck) replicas_.CountSilenceFrom(now_us);
   LoseSilentReplicas();
   ExpireLeases();
   RefreshModelTable();

@@ -124,6 +124,7 @@ class Router {
   bool table_dirty_ = true;
   std::map<std::string, int64_t, std::less<>> last_ready_us_;  // by model
   int64_t next_table_us_ = 0;
+  int64_t last_tick_us_ = 0;
   RouteCounts counts_;
   std::vector<RouteEvent> events_;
   std::vector<int64_t> queue_times_us_;

@@ -1,0 +1,89 @@
+// Small Llama checkpoints in every file format against the logits that transformers computed.
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "base/mapped_file.h"
+#include "node/model/load_model.h"
+#include "tests/node/model/model_runner.h"
+#include "tests/support/fixtures.h"
+
+namespace muselet {
+namespace {
+
+using testing::Best;
+using testing::ModelRunner;
+using testing::TestSequence;
+
+Json ReadExpected(const std::string& path) {
+  const auto text = ReadFile(path, 16 << 20);
+  CHECK(text.ok(), text.status().message());
+  auto json = ParseJson(*text);
+  CHECK(json.ok(), json.status().message());
+  return std::move(json).value();
+}
+
+std::unique_ptr<Model> Open(const std::string& path, IsaLevel isa) {
+  EngineOptions options;
+  options.cpu = {ActivationFormat::kFloat32, 2, isa};
+  options.kv.bytes = 4 << 20;
+  auto checkpoint = Checkpoint::Open(path);
+  CHECK(checkpoint.ok(), checkpoint.status().message());
+  auto model = LoadModel(std::move(checkpoint).value(), options, {});
+  CHECK(model.ok(), model.status().message());
+  return std::move(model).value();
+}
+
+// Stored rows within 1e-3 of the file's standard deviation, and the greedy continuation equal.
+void ExpectAnswers(Model& model, const Json& expected, const std::string& name) {
+  const double tolerance = 1e-3 * expected["logit_std"].get<double>();
+  const uint32_t vocab = model.info().vocab_size;
+  for (const Json& prompt : expected["prompts"]) {
+    ModelRunner runner(model);
+    const auto ids = prompt["ids"].get<std::vector<TokenId>>();
+    const std::vector<float> logits = runner.Score(ids, static_cast<uint32_t>(ids.size()));
+    double worst = 0.0;
+    for (const Json& row : prompt["logits"]) {
+      const auto values = row["values"].get<std::vector<float>>();
+      ASSERT_EQ(values.size(), vocab);
+      const float* actual = logits.data() + row["position"].get<size_t>() * vocab;
+      for (uint32_t i = 0; i < vocab; ++i)
+        worst = std::max(worst, std::fabs(static_cast<double>(actual[i]) - values[i]));
+    }
+    EXPECT_LE(worst, tolerance) << name;
+
+    const auto greedy = prompt["greedy"]["ids"].get<std::vector<TokenId>>();
+    TestSequence sequence = runner.Start(ids, static_cast<uint32_t>(ids.size() + greedy.size()));
+    std::vector<TokenId> picked;
+    uint32_t rows = static_cast<uint32_t>(ids.size());
+    while (picked.size() < greedy.size()) {
+      picked.push_back(Best(runner.LastRow(runner.Step({{&sequence, rows}}))));
+      sequence.ids.push_back(picked.back());
+      rows = 1;
+    }
+    EXPECT_EQ(picked, greedy) << name;
+  }
+}
+
+TEST(ExpectedLogitsTest, HuggingFaceDirectories) {
+  for (const char* name : {"llama-tied-gqa", "llama3-ropescaled"}) {
+    SKIP_WITHOUT_SHARED(path, std::string("models/") + name);
+    const Json expected = ReadExpected(path + "/expected.json");
+    for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
+      ExpectAnswers(*Open(path, isa), expected, name);
+  }
+}
+
+TEST(ExpectedLogitsTest, GgufFiles) {
+  SKIP_WITHOUT_SHARED(folder, "gguf");
+  const Json expected = ReadExpected(folder + "/expected.json");
+  for (const char* name :
+       {"llama-tied-gqa.F32.gguf", "llama-tied-gqa.F16.gguf", "llama-tied-gqa.BF16.gguf",
+        "llama-tied-gqa.Q8_0.gguf", "llama-tied-gqa.Q4_0.gguf", "llama-tied-gqa.Q4_1.gguf",
+        "llama-k256.Q6_K.gguf", "llama-k256.Q4_0.gguf"}) {
+    for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
+      ExpectAnswers(*Open(folder + "/" + name, isa), expected["files"][name], name);
+  }
+}
+
+}  // namespace
+}  // namespace muselet

@@ -11,7 +11,7 @@ namespace {
 
 uint32_t ContextThatFits(const BatchModel& model) {
   uint64_t tokens = model.context_tokens;
-  for (const KvGroupShape& group : model.kv.groups) {
+  for (const KvPoolGroup& group : model.kv.groups) {
     if (group.window_tokens != 0) continue;
     tokens = std::min(tokens, uint64_t{group.block_count} * model.kv.block_tokens);
   }
@@ -57,7 +57,7 @@ Status Batcher::CheckRecord(const Submit& record) const {
     }
   }
   // A window group needs the window and one chunk at once, whatever the sequence's length.
-  for (const KvGroupShape& group : model_.kv.groups) {
+  for (const KvPoolGroup& group : model_.kv.groups) {
     const uint64_t rows = std::min<uint64_t>(
         count, uint64_t{group.window_tokens} + options_.prefill_chunk_max + model_.kv.block_tokens);
     if (group.window_tokens != 0 && rows > uint64_t{group.block_count} * model_.kv.block_tokens) {

@@ -50,7 +50,7 @@ namespace muselet {
 struct BatchModel {
   uint32_t vocab_size = 0;
   uint32_t context_tokens = 0;
-  KvShape kv;
+  KvPoolShape kv;
 };
 
 // Since the batcher was made.

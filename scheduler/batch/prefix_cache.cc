@@ -4,8 +4,9 @@
 
 namespace muselet {
 
-PrefixCache::PrefixCache(const KvShape& shape, bool enabled) : shape_(shape), enabled_(enabled) {
-  for (const KvGroupShape& group : shape.groups) {
+PrefixCache::PrefixCache(const KvPoolShape& shape, bool enabled)
+    : shape_(shape), enabled_(enabled) {
+  for (const KvPoolGroup& group : shape.groups) {
     pools_.emplace_back(group.block_count);
     index_.emplace_back();
     key_of_block_.emplace_back(group.block_count);

@@ -18,19 +18,19 @@
 
 namespace muselet {
 
-// What the batcher must know of one KV group, and of the model whose cache it is.
-struct KvGroupShape {
+// The memory of one KV group, and of all groups of a model.
+struct KvPoolGroup {
   uint32_t block_count = 0;
   uint32_t window_tokens = 0;  // a row sees this many positions, its own included; 0 = all
 };
-struct KvShape {
+struct KvPoolShape {
   uint32_t block_tokens = 16;
-  std::vector<KvGroupShape> groups;
+  std::vector<KvPoolGroup> groups;
 };
 
 class PrefixCache {
  public:
-  PrefixCache(const KvShape& shape, bool enabled);
+  PrefixCache(const KvPoolShape& shape, bool enabled);
 
   // Blocks of the longest usable prefix of at most `keys.size()` blocks: entry [g][i] is group g's
   // block i, kNoBlock where a window has passed it by. Nothing is referenced yet.
@@ -53,7 +53,7 @@ class PrefixCache {
   uint32_t FirstNeededPosition(uint32_t group, uint32_t position) const;
 
   bool enabled() const { return enabled_; }
-  const KvShape& shape() const { return shape_; }
+  const KvPoolShape& shape() const { return shape_; }
   uint32_t group_count() const { return static_cast<uint32_t>(pools_.size()); }
   const BlockPool& pool(uint32_t group) const { return pools_[group]; }
   uint64_t held_count() const;   // over all groups
@@ -62,7 +62,7 @@ class PrefixCache {
  private:
   bool Holds(uint32_t group, std::span<const BlockHash> keys, uint32_t block_count) const;
 
-  KvShape shape_;
+  KvPoolShape shape_;
   bool enabled_;
   std::vector<BlockPool> pools_;
   std::vector<std::unordered_map<BlockHash, BlockId>> index_;  // [group]

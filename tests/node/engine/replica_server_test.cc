@@ -1,0 +1,244 @@
+// A replica over real sockets, between a gateway and a scheduler that the test plays.
+#include "node/engine/replica_server.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+
+#include "tests/node/engine/toy_model.h"
+
+namespace muselet {
+namespace {
+
+using testing::ToyModel;
+
+class ReplicaServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto scheduler = MessageServer::Bind(loop_, context_, {"s0", 11}, "inproc://scheduler",
+                                         [this](const std::string& peer, Envelope envelope) {
+                                           OnNodeMessage(peer, std::move(envelope));
+                                         });
+    ASSERT_TRUE(scheduler.ok());
+    scheduler_ = *std::move(scheduler);
+  }
+  void TearDown() override {
+    // The sockets go before the loop.
+    gateway_.reset();
+    scheduler_.reset();
+    server_.reset();
+  }
+
+  void StartReplica() {
+    ReplicaServerOptions options;
+    options.replica = "r0";
+    options.model = "toy";
+    options.endpoint = "inproc://replica";
+    options.schedulers = {"inproc://scheduler"};
+    options.engine.report_interval_us = 5'000;
+    options.engine.peer_timeout_us = peer_timeout_us_;
+    options.local = {"n0", 1};
+    model_ = std::make_shared<ToyModel>();
+    auto server = ReplicaServer::Start(options, model_, loop_, context_, metrics_);
+    ASSERT_TRUE(server.ok()) << server.status().ToString();
+    server_ = *std::move(server);
+    auto gateway = MessageClient::Connect(
+        loop_, context_, {"g0", 5}, server_->info().endpoint,
+        [this](Envelope envelope) { OnReplicaMessage(std::move(envelope)); });
+    ASSERT_TRUE(gateway.ok());
+    gateway_ = *std::move(gateway);
+    ASSERT_TRUE(gateway_->Send(Hello{}).ok());
+  }
+
+  void OnNodeMessage(const std::string& peer, Envelope envelope) {
+    if (auto* hello = std::get_if<Hello>(&envelope.body)) {
+      hellos_.push_back(std::move(*hello));
+      if (welcoming_) (void)scheduler_->Send(peer, Welcome{"s0"});
+    } else if (auto* report = std::get_if<Report>(&envelope.body)) {
+      reports_.push_back(std::move(*report));
+      if (forget_) (void)scheduler_->Send(peer, Unknown{});
+      forget_ = false;
+    } else if (std::holds_alternative<Goodbye>(envelope.body)) {
+      ++goodbyes_;
+    }
+  }
+  void OnReplicaMessage(Envelope envelope) {
+    if (std::holds_alternative<Welcome>(envelope.body)) ++welcomes_;
+    if (std::holds_alternative<Unknown>(envelope.body)) ++unknowns_;
+    if (const auto* tokens = std::get_if<Tokens>(&envelope.body)) {
+      for (const TokenUpdate& update : tokens->updates) {
+        auto& sequence = answers_[update.sequence.request.low];
+        EXPECT_EQ(update.first_index, update.finish == FinishReason::kError ? 0 : sequence.size());
+        for (const SampledToken& token : update.tokens) sequence.push_back(token.id);
+        if (update.finish != FinishReason::kNone) finished_[update.sequence.request.low] = update;
+      }
+    }
+  }
+
+  Submit MakeSubmit(uint64_t number, uint32_t max_tokens = 20) {
+    Submit submit;
+    submit.sequence = {{0, number}, 0};
+    submit.replica = "r0";
+    submit.epoch = server_->info().epoch;
+    submit.prompt = {1, 2, 3};
+    submit.stop.max_tokens = max_tokens;
+    submit.sampling.seed = number;
+    return submit;
+  }
+
+  // Turns the loop until the condition holds; fails after a minute.
+  template <typename Condition>
+  void Await(Condition condition) {
+    const int64_t deadline_us = loop_.NowUs() + 60'000'000;
+    PeriodicTimer check(loop_, 500, [&] {
+      if (condition() || loop_.NowUs() > deadline_us) loop_.Stop();
+    });
+    loop_.io().restart();
+    loop_.Run();
+    ASSERT_TRUE(condition());
+  }
+
+  EventLoop loop_{"test"};
+  WireContext context_;
+  MetricRegistry registry_;
+  NodeMetrics metrics_{registry_, "n0", "r0", "toy"};
+  int64_t peer_timeout_us_ = 60'000'000;
+  std::shared_ptr<ToyModel> model_;
+  std::unique_ptr<MessageServer> scheduler_;
+  std::unique_ptr<ReplicaServer> server_;
+  std::unique_ptr<MessageClient> gateway_;
+
+  bool welcoming_ = true;
+  bool forget_ = false;
+  std::vector<Hello> hellos_;
+  std::vector<Report> reports_;
+  int goodbyes_ = 0;
+  int welcomes_ = 0;
+  int unknowns_ = 0;
+  std::map<uint64_t, std::vector<TokenId>> answers_;
+  std::map<uint64_t, TokenUpdate> finished_;
+};
+
+TEST_F(ReplicaServerTest, AnswersAGatewayTokenByToken) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  for (uint64_t number = 1; number <= 8; ++number)
+    ASSERT_TRUE(gateway_->Send(MakeSubmit(number)).ok());
+  Await([&] { return finished_.size() == 8; });
+  for (const auto& [number, answer] : answers_) {
+    EXPECT_EQ(answer.size(), 20U);
+    EXPECT_EQ(finished_[number].finish, FinishReason::kLength);
+  }
+  EXPECT_EQ(server_->Health().sequences, 0U);
+}
+
+TEST_F(ReplicaServerTest, AnnouncesItselfUntilItIsWelcomeThenReports) {
+  welcoming_ = false;
+  StartReplica();
+  Await([&] { return hellos_.size() >= 3; });
+  EXPECT_TRUE(reports_.empty());
+  EXPECT_EQ(hellos_[0].role, Role::kNode);
+  ASSERT_EQ(hellos_[0].replicas.size(), 1U);
+  EXPECT_EQ(hellos_[0].replicas[0], server_->info());
+  EXPECT_EQ(server_->info().context_tokens, 256U);
+  EXPECT_EQ(server_->info().kv_tokens, 64U * 16);
+  welcoming_ = true;
+  Await([&] { return reports_.size() >= 3; });
+  EXPECT_EQ(reports_[0].epoch, server_->info().epoch);
+  EXPECT_LT(reports_[0].sequence, reports_[1].sequence);
+  EXPECT_EQ(reports_[0].kv_blocks_total, 64U);
+  EXPECT_EQ(server_->Health().schedulers_connected, 1U);
+  // A scheduler that restarted is told everything again.
+  const size_t before = hellos_.size();
+  forget_ = true;
+  Await([&] { return hellos_.size() > before && !forget_; });
+  const size_t reported = reports_.size();
+  Await([&] { return reports_.size() > reported; });
+}
+
+TEST_F(ReplicaServerTest, ReportsNameTheSequencesThatItHolds) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool open = false;
+  model_->before_forward = [&] {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return open; });
+  };
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(1)).ok());
+  Await([&] { return !reports_.empty() && !reports_.back().active.empty(); });
+  EXPECT_EQ(reports_.back().active[0].request.low, 1U);
+  {
+    const std::lock_guard lock(mutex);
+    open = true;
+  }
+  changed.notify_all();
+  Await([&] { return finished_.size() == 1 && reports_.back().active.empty(); });
+  EXPECT_GE(reports_.back().steps, 20U);
+}
+
+TEST_F(ReplicaServerTest, ABadRequestAndAWrongEpochAreAnsweredAndHarmNobody) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  Submit bad = MakeSubmit(1);
+  bad.prompt = {64};
+  ASSERT_TRUE(gateway_->Send(bad).ok());
+  Submit old = MakeSubmit(2);
+  --old.epoch;
+  ASSERT_TRUE(gateway_->Send(old).ok());
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(3)).ok());
+  Await([&] { return finished_.size() == 3; });
+  EXPECT_EQ(finished_[1].error_code, StatusCode::kInvalidArgument);
+  EXPECT_EQ(finished_[2].error_code, StatusCode::kUnavailable);
+  EXPECT_EQ(finished_[3].finish, FinishReason::kLength);
+}
+
+TEST_F(ReplicaServerTest, ASilentGatewaysSequencesAreFreed) {
+  peer_timeout_us_ = 30'000;
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  model_->before_forward = [] { std::this_thread::yield(); };
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(1, 250)).ok());
+  Await([&] { return !answers_.empty() || unknowns_ > 0; });
+  Await([&] { return server_->Health().sequences == 0; });
+  // It comes back and learns that it was forgotten.
+  const int64_t start_us = loop_.NowUs();
+  Await([&] { return loop_.NowUs() > start_us + 2 * peer_timeout_us_; });
+  ASSERT_TRUE(gateway_->Send(Heartbeat{}).ok());
+  Await([&] { return unknowns_ > 0; });
+}
+
+TEST_F(ReplicaServerTest, DrainFinishesWhatRunsAndTakesNothingNew) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(1, 200)).ok());
+  Await([&] { return !answers_[1].empty(); });
+  server_->Drain();
+  Await([&] { return server_->Health().draining; });
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(2)).ok());
+  Await([&] { return finished_.size() == 2 && server_->drained(); });
+  EXPECT_EQ(answers_[1].size(), 200U);
+  EXPECT_EQ(finished_[2].error_code, StatusCode::kUnavailable);
+  EXPECT_FALSE(server_->Health().ready);
+  Await([&] { return !reports_.empty() && reports_.back().draining; });
+  server_->Stop();
+  Await([&] { return goodbyes_ == 1; });
+}
+
+TEST_F(ReplicaServerTest, AnEndpointInUseIsOneClearFault) {
+  StartReplica();
+  ReplicaServerOptions options;
+  options.replica = "r1";
+  options.endpoint = "inproc://replica";
+  options.local = {"n0", 1};
+  const auto second = ReplicaServer::Start(options, model_, loop_, context_, metrics_);
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.status().code(), StatusCode::kUnavailable);
+  EXPECT_NE(second.status().message().find("r1"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace muselet

@@ -46,6 +46,7 @@ class Load {
       ArriveLater();
     } else {
       for (uint32_t i = 0; i < options_.concurrency && MayStart(); ++i) Start();
+      FinishIfIdle();
     }
     client_.Run();
     if (on_progress_) Report();

@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <map>
-#include <set>
 
 #include "node/cli/help_format.h"
 #include "node/cli/version.h"
@@ -15,6 +14,14 @@ namespace {
 
 constexpr int kUsageError = 2;
 constexpr const char* kOwn = "Options";
+
+// A range check that leaves the help text alone.
+template <typename Number>
+CLI::Validator Within(Number min, Number max) {
+  CLI::Range range(min, max);
+  range.description("");
+  return range;
+}
 
 // Owns the CLI11 objects while the arguments are read.
 class Parser {
@@ -37,19 +44,19 @@ class Parser {
   }
 
   std::variant<CommandLine, CommandLineExit> Parse(std::vector<std::string> arguments) {
-    if (arguments.empty()) return CommandLineExit{kUsageError, app_.help()};
+    if (arguments.empty()) return CommandLineExit{kUsageError, Help()};
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     try {
       app_.parse(arguments);
     } catch (const CLI::CallForHelp&) {
-      return CommandLineExit{0, app_.help()};
+      return CommandLineExit{0, Help()};
     } catch (const CLI::CallForVersion&) {
       return CommandLineExit{0, VersionText()};
     } catch (const CLI::ParseError& fault) {
       return CommandLineExit{kUsageError, Explain(fault)};
     }
-    for (const auto& [key, text] : texts_) {
-      if (given_.contains(key)) line_.config_flags.emplace_back(key, text);
+    for (const auto& [key, option] : config_options_) {
+      if (option->count() > 0) line_.config_flags.emplace_back(key, texts_[key]);
     }
     return line_;
   }
@@ -65,19 +72,14 @@ class Parser {
   void AddConfigFlag(CLI::App* command, const FieldSpec& spec, const std::string& group,
                      const std::string& description) {
     std::string& text = texts_[spec.key];
-    const auto remember = [this, key = spec.key, &text](const std::string& given) {
-      text = given;
-      given_.insert(key);
-    };
     CLI::Option* option = nullptr;
     if (spec.kind == ValueKind::kBool) {
-      option = command->add_flag_function(
-          FlagOf(spec.key), [remember](int64_t count) { remember(count > 0 ? "true" : "false"); },
-          description);
+      option = command->add_flag(FlagOf(spec.key), text, description);
     } else {
-      option = command->add_option_function<std::string>(FlagOf(spec.key), remember, description);
+      option = command->add_option(FlagOf(spec.key), text, description);
       option->type_name(Placeholder(spec));
     }
+    config_options_.emplace_back(spec.key, option);
     option->group(group);
   }
 
@@ -104,18 +106,13 @@ class Parser {
   void AddServe() {
     CLI::App* serve =
         AddCommand(&app_, "serve", "Run the whole cluster in this process", Command::kServe);
-    serve
-        ->add_option_function<std::string>(
-            "PATH", [this](const std::string& path) { SetModel(path); },
-            "GGUF file or Hugging Face directory, instead of --config [MUSELET_MODEL]")
-        ->type_name("PATH");
+    CLI::Option* path = serve->add_option(
+        "PATH", texts_["model"],
+        "GGUF file or Hugging Face directory, instead of --config [MUSELET_MODEL]");
+    path->type_name("PATH");
+    config_options_.emplace_back("model", path);
     AddConfigFile(serve);
     AddConfigFlags(serve);
-  }
-
-  void SetModel(const std::string& path) {
-    texts_["model"] = path;
-    given_.insert("model");
   }
 
   void AddRun() {
@@ -153,7 +150,7 @@ class Parser {
         ->add_option("--temperature", chat.temperature,
                      "0 is deterministic (default: the server's)")
         ->type_name("T")
-        ->check(CLI::Range(0.0, 10.0));
+        ->check(Within(0.0, 10.0));
     command->add_option("--seed", chat.seed, "Of the sampling (default: drawn by the server)")
         ->type_name("N");
     command
@@ -198,30 +195,30 @@ class Parser {
             "--concurrency", bench.concurrency,
             "Requests in flight (default 8; with --rate the most that may be, default none)")
         ->type_name("N")
-        ->check(CLI::Range(1, 65536))
+        ->check(Within(1, 65536))
         ->group(load);
     command
         ->add_option("--rate", bench.rate,
                      "Open loop: mean arrivals a second, as a Poisson process")
         ->type_name("R")
-        ->check(CLI::Range(0.001, 100000.0))
+        ->check(Within(0.001, 100000.0))
         ->group(load);
     command
         ->add_option("--requests", bench.requests,
                      "Stop after N requests (default 100 without --duration)")
         ->type_name("N")
-        ->check(CLI::Range(1, 10'000'000))
+        ->check(Within(1, 10'000'000))
         ->group(load);
     command->add_option("--duration", bench.duration_s, "Start no request after this many seconds")
         ->type_name("SECONDS")
-        ->check(CLI::Range(0.001, 1e7))
+        ->check(Within(0.001, 1e7))
         ->group(load);
     command->add_option("--seed", bench.seed, "Of the arrival times (default 0)")
         ->type_name("N")
         ->group(load);
     command->add_option("--warmup", bench.warmup, "Requests before the measurement (default 0)")
         ->type_name("N")
-        ->check(CLI::Range(0, 100000))
+        ->check(Within(0, 100000))
         ->group(load);
   }
 
@@ -236,11 +233,11 @@ class Parser {
         ->group(requests);
     command->add_option("--max-tokens", bench.max_tokens, "Tokens of an answer (default 128)")
         ->type_name("N")
-        ->check(CLI::Range(1, 1'000'000))
+        ->check(Within(1, 1'000'000))
         ->group(requests);
     command->add_option("--temperature", bench.temperature, "Of the sampling (default 0)")
         ->type_name("T")
-        ->check(CLI::Range(0.0, 10.0))
+        ->check(Within(0.0, 10.0))
         ->group(requests);
     command->add_flag("--ignore-eos", bench.ignore_eos, "Answers go on to --max-tokens")
         ->group(requests);
@@ -252,7 +249,7 @@ class Parser {
         ->group(requests);
     command->add_option("--timeout", bench.timeout_s, "Time for one request (default 600)")
         ->type_name("SECONDS")
-        ->check(CLI::Range(0.001, 1e6))
+        ->check(Within(0.001, 1e6))
         ->group(requests);
   }
 
@@ -268,7 +265,7 @@ class Parser {
           ->add_option("-c,--config,FILE", line_.config_file,
                        "The cluster's YAML file [MUSELET_CONFIG]")
           ->type_name("FILE");
-      command->add_flag("!--no-files", line_.check_files, "Do not look for model and key files");
+      command->add_flag("--no-files", line_.no_files, "Do not look for model and key files");
       AddConfigFlags(command);
     }
     show->add_flag("--effective", line_.effective, "Print the defaults too");
@@ -286,6 +283,15 @@ class Parser {
         ->required()
         ->type_name("PATH");
     inspect->add_flag("--json", line_.json, "As a JSON object");
+  }
+
+  // CLI11 leaves two empty lines between groups.
+  std::string Help() {
+    std::string help = app_.help();
+    for (size_t at = help.find("\n\n\n"); at != std::string::npos; at = help.find("\n\n\n")) {
+      help.erase(at, 1);
+    }
+    return help;
   }
 
   // The innermost command that was recognised.
@@ -326,8 +332,8 @@ class Parser {
 
   CLI::App app_;
   CommandLine line_;
-  std::map<std::string, std::string> texts_;
-  std::set<std::string> given_;
+  std::map<std::string, std::string> texts_;  // by key; one key may be a flag of several commands
+  std::vector<std::pair<std::string, CLI::Option*>> config_options_;
 };
 
 }  // namespace

@@ -31,8 +31,8 @@ struct CommandLine {
   std::string entry;                                              // run --name
   std::string model_path;                                         // model inspect
   bool json = false;
-  bool effective = false;   // config show: also what was left at its default
-  bool check_files = true;  // config check, show: models and keys must exist
+  bool effective = false;  // config show: also what was left at its default
+  bool no_files = false;   // config check, show: model and key files may be missing
   ChatOptions chat;
   BenchOptions bench;
 };

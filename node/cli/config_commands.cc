@@ -38,7 +38,7 @@ std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
   request.environment = environment;
   request.flags = line.config_flags;
   request.entry = line.entry;
-  if (!line.check_files) request.file_check = ConfigRequest::FileCheck::kNone;
+  if (line.no_files) request.file_check = ConfigRequest::FileCheck::kNone;
   if (line.command == Command::kRun) request.file_check = ConfigRequest::FileCheck::kOneEntry;
   if (request.file.empty() && !NamesModel(request)) {
     streams.err << "muselet: nothing to serve is named: give a cluster file with --config FILE"
@@ -74,7 +74,8 @@ int RunConfigShow(const LoadedConfig& loaded, const CommandLine& line,
       json.push_back(
           {{"key", value.key}, {"value", value.text}, {"source", value.source.ToString()}});
     } else {
-      streams.out << value.key << ": " << value.text << "  # " << value.source.ToString() << "\n";
+      streams.out << value.key << ": " << (value.text.empty() ? "\"\"" : value.text) << "  # "
+                  << value.source.ToString() << "\n";
     }
   }
   if (line.json) streams.out << WriteJson(json) << "\n";

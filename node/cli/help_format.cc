@@ -12,7 +12,7 @@ constexpr size_t kIndent = 6;
 class HelpFormat final : public CLI::Formatter {
  public:
   std::string make_option(const CLI::Option* option, bool is_positional) const override {
-    std::string head = "  " + option->get_name(is_positional);
+    std::string head = "  " + option->get_name(is_positional, !is_positional);
     const std::string type = option->get_type_name();
     if (!is_positional && !type.empty()) head += " " + type;
     return head + "\n" + WrapText(option->get_description(), kIndent, kWidth);

@@ -128,6 +128,11 @@ class TreeBuilder final : public YAML::EventHandler {
       ReadKey(top, node);
     } else {
       top.entry.value = std::move(node);
+      if (top.entry.value.kind == YamlNode::Kind::kNull && top.entry.value.text.empty()) {
+        // yaml-cpp finds an absent value where the next line begins.
+        top.entry.value.line = top.entry.line;
+        top.entry.value.column = top.entry.column;
+      }
       if (!top.key_refused) top.node.entries.push_back(std::move(top.entry));
       top.entry = {};
       top.key_read = false;

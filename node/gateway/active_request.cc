@@ -79,11 +79,10 @@ void ActiveRequest::BeginAnswer(std::vector<SampledToken> scores) {
   if (scored_) {
     const Tokenizer* tokenizer = TokenizerOf(model->text.get());
     for (size_t i = 0; i < start_.prompt_ids.size(); ++i) {
-      GeneratedToken token;
-      if (i > 0 && i <= scores.size()) token.sampled = std::move(scores[i - 1]);
-      token.sampled.id = start_.prompt_ids[i];
-      token.text = OwnBytes(tokenizer, token.sampled.id, true);
-      start_.prompt_tokens.push_back(std::move(token));
+      SampledToken token;
+      if (i > 0 && i <= scores.size()) token = std::move(scores[i - 1]);
+      token.id = start_.prompt_ids[i];
+      start_.prompt_tokens.push_back(Describe(tokenizer, std::move(token)));
     }
   }
   sink_->OnStart(start_);

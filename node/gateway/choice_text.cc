@@ -5,19 +5,15 @@
 
 namespace muselet {
 
-std::string OwnBytes(const Tokenizer* tokenizer, TokenId id, bool show_control_tokens) {
-  if (tokenizer == nullptr) return "";
-  return std::string(show_control_tokens ? tokenizer->TokenText(id) : tokenizer->TokenBytes(id));
-}
-
-GeneratedToken ShownToken(const Tokenizer* tokenizer, SampledToken token,
-                          bool show_control_tokens) {
-  GeneratedToken shown;
-  shown.text = OwnBytes(tokenizer, token.id, show_control_tokens);
-  for (const TokenLogprob& other : token.top)
-    shown.top_texts.push_back(OwnBytes(tokenizer, other.id, show_control_tokens));
-  shown.sampled = std::move(token);
-  return shown;
+GeneratedToken Describe(const Tokenizer* tokenizer, SampledToken token) {
+  const auto own = [&](TokenId id) {
+    return tokenizer == nullptr ? std::string() : std::string(tokenizer->TokenText(id));
+  };
+  GeneratedToken described;
+  described.text = own(token.id);
+  for (const TokenLogprob& other : token.top) described.top_texts.push_back(own(other.id));
+  described.sampled = std::move(token);
+  return described;
 }
 
 ChoiceText::ChoiceText(const Tokenizer* tokenizer, const TextRules& rules, uint32_t choice)
@@ -50,7 +46,7 @@ bool ChoiceText::PushToken(SampledToken token, bool ends) {
   const bool named = ends && std::count(stop_ids.begin(), stop_ids.end(), id) > 0;
   if (named) update_.stop_token = id;
   const bool shown = !ends || (named && rules_.include_stop);
-  update_.tokens.push_back(ShownToken(tokenizer_, std::move(token), rules_.show_control_tokens));
+  update_.tokens.push_back(Describe(tokenizer_, std::move(token)));
   if (!shown || !detokenizer_) return false;
   PushText(detokenizer_->Push(id));
   return !update_.stop_string.empty();

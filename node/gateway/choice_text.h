@@ -57,10 +57,8 @@ class ChoiceText {
   ChoiceUpdate update_;  // being made
 };
 
-// The bytes that a client is told a token stands for.
-std::string OwnBytes(const Tokenizer* tokenizer, TokenId id, bool show_control_tokens);
-
-// A token and its alternatives with their bytes.
-GeneratedToken ShownToken(const Tokenizer* tokenizer, SampledToken token, bool show_control_tokens);
+// The token with its own bytes and those of its alternatives, control tokens by their names.
+// `tokenizer` may be null.
+GeneratedToken Describe(const Tokenizer* tokenizer, SampledToken token);
 
 }  // namespace muselet

@@ -10,6 +10,7 @@
 #include "node/gateway/peer_link.h"
 #include "node/gateway/prompt_text.h"
 #include "node/gateway/text_pool.h"
+#include "node/text/tokenizer.h"
 
 namespace muselet {
 namespace {
@@ -322,7 +323,7 @@ void GatewayService::Tokenize(const std::string& model_id,
             Tokenized tokenized;
             tokenized.ids = std::move(prepared->ids);
             for (const TokenId id : tokenized.ids)
-              tokenized.texts.emplace_back(OwnBytes(TokenizerOf(text.get()), id, true));
+              tokenized.texts.emplace_back(TokenizerOf(text.get())->TokenText(id));
             callback(std::move(tokenized));
           });
 }

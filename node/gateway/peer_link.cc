@@ -28,6 +28,9 @@ Status PeerLink::Send(Message message) {
 }
 
 void PeerLink::Tick(int64_t now_us) {
+  // If it was us who were stuck, what the peer said meanwhile is still unread.
+  if (now_us - ticked_us_ > options_.peer_timeout_us / 2) heard_us_ = now_us;
+  ticked_us_ = now_us;
   if (up_ && now_us - heard_us_ > options_.peer_timeout_us) GoDown("it is silent");
   if (!up_) {
     if (now_us >= next_hello_us_) SayHello(now_us);

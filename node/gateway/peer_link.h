@@ -58,6 +58,7 @@ class PeerLink {
   std::string peer_name_;
   uint64_t peer_instance_ = 0;  // 0 = not known yet
   int64_t heard_us_ = 0;
+  int64_t ticked_us_ = 0;
   int64_t next_hello_us_ = 0;
   int64_t next_heartbeat_us_ = 0;
 };

@@ -47,6 +47,10 @@ CharClass ClassOf(char32_t code);
 // \w: letters, marks, numbers, connector punctuation.
 bool IsWordChar(char32_t code);
 
+// Python's str.isprintable: not a control, format, surrogate, private, unassigned or separator
+// character other than the space.
+bool IsPrintable(char32_t code);
+
 // Unicode normalization form C of valid UTF-8.
 std::string NormalizeNfc(std::string_view text);
 

@@ -64,6 +64,7 @@ class Parser {
  private:
   CLI::App* AddCommand(CLI::App* parent, const char* name, const char* meaning, Command command) {
     CLI::App* added = parent->add_subcommand(name, meaning);
+    added->footer("");
     added->callback([this, command] { line_.command = command; });
     return added;
   }
@@ -92,8 +93,10 @@ class Parser {
     for (const Option& option : OptionTable()) {
       const FieldSpec& spec = option.field.spec;
       const std::string value = FormatValue(spec, option.field.get(defaults));
+      const bool on = spec.kind == ValueKind::kBool && value == "true";
+      const std::string how = on ? "; " + option.flag() + "=false turns it off" : "";
       AddConfigFlag(command, spec, option.group,
-                    spec.meaning + " (default " + value + ") [" + option.variable() + "]");
+                    spec.meaning + " (default " + value + how + ") [" + option.variable() + "]");
     }
   }
 

@@ -1,0 +1,183 @@
+#include "node/cli/cli.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "base/json.h"
+#include "node/config/option_table.h"
+#include "tests/node/cli/fake_openai_server.h"
+
+namespace muselet {
+namespace {
+
+using testing::FakeOpenAiServer;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Outcome {
+  int exit_code = 0;
+  std::string out;
+  std::string err;
+  std::string called;
+};
+
+Outcome Muselet(const std::vector<std::string>& arguments,
+                const std::map<std::string, std::string>& environment = {},
+                const std::string& input = "") {
+  Outcome outcome;
+  CommandHandlers handlers;
+  handlers.serve = [&](const ClusterConfig& config) {
+    outcome.called = "serve " + config.models[0].path + " " + config.gateways[0].http;
+    return 0;
+  };
+  handlers.run = [&](const ClusterConfig&, const std::string& name) {
+    outcome.called = "run " + name;
+    return 0;
+  };
+  handlers.inspect_model = [](const std::string& path, bool json) -> Result<std::string> {
+    if (path == "broken") return DataLoss("broken: not a checkpoint");
+    return path + (json ? " json" : " text");
+  };
+  std::istringstream in(input);
+  std::ostringstream out;
+  std::ostringstream err;
+  outcome.exit_code = RunCli(arguments, environment, handlers, {in, out, err});
+  outcome.out = out.str();
+  outcome.err = err.str();
+  return outcome;
+}
+
+std::string TempFile(const std::string& name, const std::string& text) {
+  const std::string path = ::testing::TempDir() + "muselet_cli_" + std::to_string(getpid()) + name;
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(Cli, UsageErrorsExitWithTwoAndADidYouMean) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"sevre"}, "muselet: unknown command sevre: did you mean serve?\n"},
+      {{"config", "chekc"}, "muselet config: unknown command chekc: did you mean check?\n"},
+      {{"serve", "--kv-byte", "3"},
+       "muselet serve: unknown option --kv-byte: did you mean --kv-bytes?\n"},
+      {{"bench", "--concurency=3"},
+       "muselet bench: unknown option --concurency: did you mean --concurrency?\n"},
+      {{"version", "now"}, "muselet version: unknown argument now\n"},
+      {{"run"}, "muselet run: --name is required\n"},
+      {{"bench", "--concurrency", "0"}, "muselet bench: --concurrency: "},
+      {{"bench", "--chat", "--completions"}, "muselet bench: "},
+      {{"serve"},
+       "muselet: nothing to serve is named: give a cluster file with --config FILE, or a "
+       "model: muselet serve PATH\n"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    const Outcome outcome = Muselet(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << message;
+    EXPECT_THAT(outcome.err, StartsWith(message));
+    EXPECT_EQ(outcome.out, "");
+  }
+  EXPECT_THAT(Muselet({}).err, HasSubstr("Usage: muselet"));
+  EXPECT_EQ(Muselet({}).exit_code, 2);
+}
+
+TEST(Cli, HelpIsGroupedAndNamesDefaultsAndVariables) {
+  const Outcome top = Muselet({"--help"});
+  EXPECT_EQ(top.exit_code, 0);
+  EXPECT_EQ(top.out, R"(Serve language models on one machine or on many.
+Usage: muselet [OPTIONS] SUBCOMMAND
+
+Options:
+  -h,--help
+      Print this help
+  --version
+      Print the version
+
+Subcommands:
+  serve     Run the whole cluster in this process
+  run       Run one gateway, scheduler or node of a cluster
+  chat      Talk to a server
+  bench     Measure any OpenAI-compatible server
+  config    Check and explain configuration
+  model     Look at models
+  version   Print what this program is
+
+muselet COMMAND --help tells more. Start with: muselet serve MODEL.gguf
+)");
+  const std::string serve = Muselet({"serve", "--help"}).out;
+  for (const Option& option : OptionTable()) {
+    EXPECT_THAT(serve, HasSubstr("  " + option.flag()));
+    EXPECT_THAT(serve, HasSubstr("[" + option.variable() + "]"));
+    EXPECT_THAT(serve, HasSubstr("\n" + option.group + ":\n"));
+  }
+  EXPECT_THAT(serve, HasSubstr("Size of a request's body (default 4MiB)"));
+  EXPECT_THAT(serve, HasSubstr("(default true; --batch-prefix-cache=false turns it off)"));
+  for (const char* command : {"run", "chat", "bench", "config", "model"}) {
+    EXPECT_THAT(Muselet({command, "-h"}).out, HasSubstr(std::string("Usage: muselet ") + command));
+  }
+}
+
+TEST(Cli, ServeTakesAPathFlagsAndVariables) {
+  const std::string model = TempFile("m.gguf", "GGUF");
+  const Outcome served = Muselet({"serve", model, "--insecure", "--http", "127.0.0.1:0"});
+  EXPECT_EQ(served.called, "serve " + model + " 127.0.0.1:0") << served.err;
+  const Outcome by_variable =
+      Muselet({"serve"}, {{"MUSELET_MODEL", model}, {"MUSELET_HTTP", "[::1]:0"}});
+  EXPECT_EQ(by_variable.called, "serve " + model + " [::1]:0") << by_variable.err;
+  const Outcome bad = Muselet({"serve", model, "--insecure=maybe", "--kv-bytes", "x"});
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.err, HasSubstr("--kv-bytes: kv.bytes: expected a number of bytes"));
+  EXPECT_THAT(bad.err, HasSubstr("--insecure: insecure: expected true or false"));
+}
+
+TEST(Cli, ServeSaysInOneLineThatThePortIsTaken) {
+  const FakeOpenAiServer other([](auto&&...) { return std::string(); });
+  const std::string model = TempFile("m.gguf", "GGUF");
+  const std::string address = "127.0.0.1:" + std::to_string(other.port());
+  const Outcome outcome = Muselet({"serve", model, "--http", address});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_EQ(outcome.called, "");
+  EXPECT_EQ(outcome.err, "muselet: gateway-0 http: " + address +
+                             " is taken by another process (stop the other process, or choose "
+                             "another address with --http HOST:PORT)\n");
+}
+
+TEST(Cli, ConfigCommandsCheckShowAndExplain) {
+  const std::string model = TempFile("m.gguf", "GGUF");
+  const std::string file =
+      TempFile("c.yaml", "models: [{path: " + model + "}]\nkv: {bytes: 2MiB}\n");
+  EXPECT_EQ(Muselet({"config", "check", file}).out,
+            file + ": ok, cluster muselet: 1 model, 1 gateway, 1 scheduler, 1 node, 1 replica\n");
+  EXPECT_EQ(Muselet({"config", "check", "--config", file}).exit_code, 0);
+  const Outcome shown = Muselet({"config", "show", file, "--cpu-threads", "2"});
+  EXPECT_EQ(shown.out, "models[0].path: " + model + "  # " + file + ":1:17\ncpu.threads: 2  # " +
+                           "--cpu-threads\nkv.bytes: 2MiB  # " + file + ":2:13\n");
+  EXPECT_THAT(Muselet({"config", "show", file, "--effective"}).out,
+              HasSubstr("\nbatch.prefix_cache: true  # default\n"));
+  const Result<Json> json = ParseJson(Muselet({"config", "show", file, "--json"}).out);
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)[1]["value"], "2MiB");
+  const Outcome bad = Muselet({"config", "check", TempFile("b.yaml", "modles: []\n")});
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.err, HasSubstr("b.yaml:1:1: modles: unknown key (did you mean models?)\n"));
+  EXPECT_TRUE(ParseJson(Muselet({"config", "schema"}).out).ok());
+  EXPECT_THAT(Muselet({"config", "reference"}).out, StartsWith("# Configuration\n"));
+}
+
+TEST(Cli, RunInspectAndVersionReachTheirHandlers) {
+  const std::string model = TempFile("m.gguf", "GGUF");
+  const std::string file = TempFile("r.yaml", "models: [{path: " + model +
+                                                  "}]\nschedulers: [{name: s0, rpc: "
+                                                  "\"tcp://127.0.0.1:0\"}]\n");
+  EXPECT_THAT(Muselet({"run", "--name", "s0", "--config", file}).err, HasSubstr("port 0"));
+  EXPECT_EQ(Muselet({"model", "inspect", "x", "--json"}).out, "x json\n");
+  const Outcome broken = Muselet({"model", "inspect", "broken"});
+  EXPECT_EQ(broken.exit_code, 2);
+  EXPECT_EQ(broken.err, "muselet: broken: not a checkpoint\n");
+  EXPECT_THAT(Muselet({"version"}).out, StartsWith("muselet 0."));
+  EXPECT_TRUE(ParseJson(Muselet({"version", "--json"}).out).ok());
+}
+
+}  // namespace
+}  // namespace muselet

@@ -1,0 +1,134 @@
+// An OpenAI-compatible server of a few lines, on a loopback port that the system chooses: answers
+// with "tok0 tok1 ..." as server-sent events, or as the test's script says.
+#pragma once
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+
+namespace muselet::testing {
+
+class FakeOpenAiServer {
+ public:
+  // Bytes to send for the request `body` on `target`; the connection is closed after them.
+  using Script = std::function<std::string(const std::string& target, const std::string& head,
+                                           const std::string& body)>;
+
+  explicit FakeOpenAiServer(Script script) : script_(std::move(script)) {
+    listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address);
+    CHECK(bind(listener_, reinterpret_cast<sockaddr*>(&address), length) == 0);
+    CHECK(listen(listener_, 128) == 0);
+    CHECK(getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+    port_ = ntohs(address.sin_port);
+    acceptor_ = std::thread([this] { Accept(); });
+  }
+  ~FakeOpenAiServer() {
+    shutdown(listener_, SHUT_RDWR);
+    acceptor_.join();
+    for (std::thread& worker : workers_) worker.join();
+    close(listener_);
+  }
+
+  uint16_t port() const { return port_; }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  std::vector<std::string> bodies() {
+    const std::lock_guard lock(mutex_);
+    return bodies_;
+  }
+
+  static std::string Answer(int code, const std::string& type, const std::string& body) {
+    return "HTTP/1.1 " + std::to_string(code) + " X\r\nContent-Type: " + type +
+           "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+  static std::string Models() {
+    return Answer(200, "application/json", R"({"data":[{"id":"fake-model"},{"id":"other"}]})");
+  }
+  static std::string Event(const std::string& data) { return "data: " + data + "\n\n"; }
+  // A chat stream of `tokens` pieces, chunked, with usage if `usage`.
+  static std::string Stream(int tokens, bool usage) {
+    std::string events = Event(R"({"choices":[{"delta":{"role":"assistant","content":""}}]})");
+    for (int i = 0; i < tokens; ++i) {
+      events += Event(R"({"choices":[{"delta":{"content":"tok)" + std::to_string(i) + R"( "}}]})");
+    }
+    events += Event(R"({"choices":[{"delta":{},"finish_reason":"stop"}]})");
+    if (usage) {
+      events += Event(R"({"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":)" +
+                      std::to_string(tokens) + "}}");
+    }
+    return Chunked(events + Event("[DONE]"));
+  }
+  static std::string Chunked(const std::string& body) {
+    std::string text =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    constexpr size_t kPiece = 37;  // cuts events anywhere
+    for (size_t at = 0; at < body.size(); at += kPiece) {
+      const std::string piece = body.substr(at, kPiece);
+      char size[16];
+      snprintf(size, sizeof(size), "%zx\r\n", piece.size());
+      text += size + piece + "\r\n";
+    }
+    return text + "0\r\n\r\n";
+  }
+
+ private:
+  void Accept() {
+    for (;;) {
+      const int fd = accept(listener_, nullptr, nullptr);
+      if (fd < 0) return;
+      workers_.emplace_back([this, fd] { Serve(fd); });
+    }
+  }
+
+  void Serve(int fd) {
+    std::string text;
+    char buffer[4096];
+    size_t head_end = std::string::npos;
+    size_t body_bytes = 0;
+    while (head_end == std::string::npos || text.size() < head_end + 4 + body_bytes) {
+      const ssize_t length = recv(fd, buffer, sizeof(buffer), 0);
+      if (length <= 0) break;
+      text.append(buffer, static_cast<size_t>(length));
+      head_end = text.find("\r\n\r\n");
+      const size_t field = text.find("Content-Length: ");
+      if (field != std::string::npos) body_bytes = std::stoul(text.substr(field + 16));
+    }
+    const size_t space = text.find(' ');
+    const std::string target = text.substr(space + 1, text.find(' ', space + 1) - space - 1);
+    const std::string body = text.substr(head_end + 4);
+    if (!body.empty()) {
+      const std::lock_guard lock(mutex_);
+      bodies_.push_back(body);
+    }
+    const std::string answer = script_(target, text.substr(0, head_end), body);
+    size_t sent = 0;
+    while (sent < answer.size()) {
+      const ssize_t length = send(fd, answer.data() + sent, answer.size() - sent, MSG_NOSIGNAL);
+      if (length <= 0) break;
+      sent += static_cast<size_t>(length);
+    }
+    close(fd);
+  }
+
+  Script script_;
+  int listener_ = -1;
+  uint16_t port_ = 0;
+  std::thread acceptor_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::vector<std::string> bodies_;
+};
+
+}  // namespace muselet::testing

@@ -212,7 +212,6 @@ TEST_F(StepLoopTest, AHungStepIsVisibleAndAnIdleLoopIsParked) {
   model_->before_forward = [&] {
     entered.set_value();
     release.get_future().wait();
-    model_->before_forward = nullptr;
   };
   Push(MakeSubmit(2, 20, 1));
   loop_->Start();

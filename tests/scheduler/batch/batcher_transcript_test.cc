@@ -99,6 +99,7 @@ class Conversation {
                                  static_cast<uint32_t>(Number("window", 16))});
     }
     batcher_ = std::make_unique<Batcher>(options, model);
+    samples_.clear();
   }
 
   void Admit(const std::string& name) {
@@ -147,6 +148,10 @@ class Conversation {
   }
 
   void Commit(uint64_t number) {
+    if (!samples_.contains(number)) {
+      out_ << "there is no plan " << number << "\n";
+      return;
+    }
     const std::vector<TokenId> tokens = Tokens("tokens");
     StepResult result;
     size_t next = 0;

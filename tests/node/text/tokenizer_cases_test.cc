@@ -78,6 +78,21 @@ INSTANTIATE_TEST_SUITE_P(Vocabularies, HuggingFaceCases,
                            return name;
                          });
 
+TEST(GoldenTokenizer, DecodesToTheTextItEncoded) {
+  const std::string directory = testing::GoldenPath("models/llama-tied-gqa");
+  const auto tokenizer = LoadHuggingFaceTokenizer(ReadFile(directory + "/tokenizer.json"),
+                                                  ReadFile(directory + "/tokenizer_config.json"));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().ToString();
+  EXPECT_EQ((*tokenizer)->bos(), (*tokenizer)->FindToken("<|bos|>"));
+  for (const std::string text :
+       {"The quick brown fox, 1234 times.", "na\u00EFve \U0001F600\n\n  x"}) {
+    const auto ids = (*tokenizer)->Encode(text, SpecialTokens::kAsText);
+    ASSERT_TRUE(ids.ok());
+    EXPECT_LT(ids->size(), text.size());
+    EXPECT_EQ(Decode(**tokenizer, *ids, false), text);
+  }
+}
+
 TEST(GgufCases, Gpt2EncodesAndDecodesAsStored) {
   SKIP_WITHOUT_SHARED(directory, "tokenizers/gpt-2");
   const auto file = GgufFile::Open(directory + "/vocab.gguf");

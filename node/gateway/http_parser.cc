@@ -30,6 +30,10 @@ bool IsRequestId(std::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7F; });
 }
 
+bool IsDigit(char c) {
+  return c >= '0' && c <= '9';
+}
+
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -162,6 +166,9 @@ bool HttpParser::AcceptFraming() {
   const size_t lengths = Count(headers, "content-length");
   const size_t codings = Count(headers, "transfer-encoding");
   if (lengths > 1) return Fail(400, "more than one Content-Length header");
+  const std::string_view length = request_.Header("content-length");
+  if (lengths == 1 && (length.empty() || !std::all_of(length.begin(), length.end(), IsDigit)))
+    return Fail(400, "Content-Length must be one number");
   if (lengths > 0 && codings > 0)
     return Fail(400, "both Content-Length and Transfer-Encoding are given");
   if (codings > 0 && !http11_) return Fail(400, "Transfer-Encoding needs HTTP/1.1");

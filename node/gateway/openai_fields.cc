@@ -256,8 +256,8 @@ Fault RefuseTrue(const OpenAiField& field, const Json& value) {
 }
 
 bool IsEmpty(const Json& value) {
-  return value.is_null() ||
-         ((value.is_string() || value.is_array() || value.is_object()) && value.size() == 0);
+  if (value.is_string()) return value.get_ref<const std::string&>().empty();
+  return value.is_structured() && value.empty();
 }
 
 // A refused field may be present with the value that asks for nothing.

@@ -54,6 +54,9 @@ void SetLogprobs(OpenAiRequest& out) {
 Fault ParseJsonBody(std::string_view body, uint32_t json_depth_max, Json& out) {
   JsonLimits limits;
   limits.depth_max = json_depth_max;
+  // The parser takes NUL for the end of its input.
+  if (body.find('\0') != std::string_view::npos)
+    return FieldError("", "the request body is not usable JSON: it holds a NUL byte");
   Result<Json> parsed = ParseJson(body, limits);
   if (!parsed.ok())
     return FieldError("", "the request body is not usable JSON: " + parsed.status().message());

@@ -129,7 +129,10 @@ void AppendLogprob(float logprob, std::string& out) {
   }
   std::array<char, 32> text;
   const auto end = std::to_chars(text.data(), text.data() + text.size(), logprob);
-  out.append(text.data(), end.ptr);
+  const std::string_view shortest(text.data(), end.ptr - text.data());
+  out += shortest;
+  // Clients with types take a number without these for an integer.
+  if (shortest.find_first_of(".e") == std::string_view::npos) out += ".0";
 }
 
 void AppendInteger(uint64_t value, std::string& out) {

@@ -21,23 +21,24 @@ models:
   - path: /models/SmolLM2-135M-Instruct.gguf
 ```
 
-- **Precedence**: a flag wins over a `MUSELET_*` variable, a variable over the file, the file over the
-  default. `muselet config show --effective` prints every value and where it came from.
+- **Precedence**: a flag wins over a `MUSELET_*` variable, a variable over the file, the file over
+  the default. `muselet config show --effective` prints every value and where it came from.
 - **Flags and variables** follow from the key: `gateway.http.body_bytes_max` is
-  `--gateway-http-body-bytes-max` and `MUSELET_GATEWAY_HTTP_BODY_BYTES_MAX`. `MUSELET_CONFIG` names the
-  file. Entries of lists are set in the file only.
+  `--gateway-http-body-bytes-max` and `MUSELET_GATEWAY_HTTP_BODY_BYTES_MAX`. `MUSELET_CONFIG`
+  names the file. Entries of lists are set in the file only.
 - **Sizes** are bytes: `4096`, `"64KiB"`, `"256MiB"`, `"1.5GiB"` (KiB = 1024 bytes, kB = 1000).
-- **Times** carry a unit: `"250us"`, `"500ms"`, `"2s"`, `"5m"`, `"1h"`; a plain number is milliseconds.
+- **Times** carry a unit: `"250us"`, `"500ms"`, `"2s"`, `"5m"`, `"1h"`; a plain number is
+  milliseconds.
 - **Paths** in the file start from the file's directory, those of flags and variables from the
   current one.
 - **Faults** are found before anything starts, all at once, as `file:line:column: key: problem
   (hint)`, with exit code 2. `muselet config check FILE` looks for them without starting anything.
   Unknown keys, keys given twice, anchors, aliases, tags and second documents are faults.
-- **Editors** complete and check the file with `schema.json` in this directory, by a first line such
-  as `# yaml-language-server: $schema=schema.json`.
-- **Exposure**: an HTTP address other than loopback needs keys for every surface. The wires between
-  the processes are not encrypted in this version: addresses other than loopback are refused unless
-  `insecure: true` says that the network is trusted.
+- **Editors** complete and check the file with `schema.json` in this directory, by a first line
+  such as `# yaml-language-server: $schema=schema.json`.
+- **Exposure**: an HTTP address other than loopback needs keys for every surface. The wires
+  between the processes are not encrypted in this version: addresses other than loopback are
+  refused unless `insecure: true` says that the network is trusted.
 )";
 
 // Markdown tables end a cell at '|'.

@@ -56,7 +56,8 @@ void NodeLinks::Send(const std::string& endpoint, Message message) {
     return;
   }
   if (only_cancel && !node->link->up() && node->waiting.empty()) return;
-  if (node->waiting.empty()) node->waiting_since_us = loop_.NowUs();
+  node->used_us = loop_.NowUs();
+  if (node->waiting.empty()) node->waiting_since_us = node->used_us;
   node->waiting.push_back(std::move(message));
   Flush(endpoint, *node);
 }
@@ -86,8 +87,11 @@ void NodeLinks::Tick(int64_t now_us) {
       node.waiting.clear();
       callbacks_.lost(endpoint, node.link->up() ? "it takes no messages" : "it is not reachable");
     }
-    if (callbacks_.in_use(endpoint)) node.used_us = now_us;
-    const bool unused = node.waiting.empty() && now_us - node.used_us > kUnusedMaxUs;
+    bool unused = node.waiting.empty() && now_us - node.used_us > kUnusedMaxUs;
+    if (unused && callbacks_.in_use(endpoint)) {
+      node.used_us = now_us;
+      unused = false;
+    }
     entry = unused ? nodes_.erase(entry) : std::next(entry);
   }
 }

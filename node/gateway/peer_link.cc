@@ -20,6 +20,10 @@ Result<std::unique_ptr<PeerLink>> PeerLink::Connect(EventLoop& loop, WireContext
   return link;
 }
 
+PeerLink::~PeerLink() {
+  if (up_) (void)client_->Send(Goodbye{"gateway " + options_.name + " needs it no more"});
+}
+
 Status PeerLink::Send(Message message) {
   if (!up_) return Unavailable("not connected to " + client_->endpoint());
   Status status = client_->Send(std::move(message));

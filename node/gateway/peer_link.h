@@ -33,6 +33,8 @@ class PeerLink {
                                                    const std::string& endpoint,
                                                    const PeerLinkOptions& options,
                                                    Callbacks callbacks);
+  // Says Goodbye: what we hold at the peer is freed there.
+  ~PeerLink();
 
   bool up() const { return up_; }
   // The name that the peer gave in its Welcome; "" before.

@@ -1,0 +1,188 @@
+#include "node/process.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "node/cli/version.h"
+#include "node/roles.h"
+#include "node/startup_table.h"
+#include "node/stop_signals.h"
+
+namespace muselet {
+namespace {
+
+constexpr int kExitRefused = 2;
+constexpr int64_t kReadyPollUs = 5'000;
+
+// One line with the fix; the exit code of a start that was refused.
+int Refuse(const Status& status) {
+  std::fprintf(stderr, "muselet: %s\n", status.message().c_str());
+  return kExitRefused;
+}
+
+// The roles of one process, in the order in which they start; they stop the other way round.
+struct Roles {
+  std::vector<std::unique_ptr<SchedulerRole>> schedulers;
+  std::vector<std::unique_ptr<GatewayRole>> gateways;
+  std::vector<std::unique_ptr<NodeRole>> nodes;
+
+  // New work is refused first, then what runs may end, then the loops stop.
+  void Stop(int64_t drain_timeout_us) {
+    for (auto& gateway : gateways) gateway->Drain(drain_timeout_us);
+    for (auto& node : nodes) node->Drain(drain_timeout_us);
+    for (auto& gateway : gateways) gateway->Stop();
+    for (auto& node : nodes) node->Stop();
+    for (auto& scheduler : schedulers) scheduler->Stop();
+  }
+};
+
+std::vector<std::string> AllModels(const ClusterConfig& config) {
+  std::vector<std::string> ids;
+  for (const ModelEntry& model : config.models) ids.push_back(model.id);
+  return ids;
+}
+
+// The models that a role needs: a gateway all of them, a node those of its replicas.
+std::vector<std::string> ModelsOnNode(const ClusterConfig& config, const std::string& node) {
+  std::vector<std::string> ids;
+  for (const ReplicaEntry& replica : config.replicas) {
+    if (std::find(replica.on.begin(), replica.on.end(), node) == replica.on.end()) continue;
+    if (std::find(ids.begin(), ids.end(), replica.model) == ids.end()) ids.push_back(replica.model);
+  }
+  return ids;
+}
+
+std::unique_ptr<ProcessContext> NewProcess() {
+  auto process = std::make_unique<ProcessContext>();
+  process->instance = RequestId::Random().low;
+  process->version = std::string(SoftwareVersion());
+  RegisterBuildInfo(process->metrics, process->version, MUSELET_REVISION);
+  return process;
+}
+
+// False if a stop was asked for before every gateway became ready.
+bool WaitUntilReady(Roles& roles, StopSignals& signals) {
+  for (auto& gateway : roles.gateways) {
+    while (!gateway->Ready().ok()) {
+      if (signals.Wait(kReadyPollUs)) return false;
+    }
+  }
+  return true;
+}
+
+void AnnounceReady(const ClusterConfig& config, const Roles& roles, const std::string& version) {
+  StartupRows rows = {{"muselet", version}};
+  for (const auto& node : roles.nodes) AddReplicaRows(*node, config.engine, rows);
+  for (const auto& gateway : roles.gateways) AddGatewayRows(*gateway, rows);
+  std::fputs(FormatStartupTable(rows).c_str(), stdout);
+  std::fflush(stdout);
+  LogFields fields;
+  if (!roles.gateways.empty()) fields.emplace_back("http", roles.gateways[0]->http_address());
+  LogInfo("ready", fields);
+}
+
+// From all roles made to all roles ended.
+int RunUntilStopped(const ClusterConfig& config, Roles& roles, StopSignals& signals,
+                    const std::string& version) {
+  signals.ExitAtOnce(false);
+  if (WaitUntilReady(roles, signals)) {
+    AnnounceReady(config, roles, version);
+    signals.Wait(-1);
+  }
+  LogInfo("stopping");
+  roles.Stop(config.drain_timeout_us);
+  LogInfo("stopped");
+  return 0;
+}
+
+Status MakeAll(const ClusterConfig& config, ProcessContext& process, Roles& roles) {
+  const Endpoints endpoints = Endpoints::InProcess(config);
+  ASSIGN_OR_RETURN(const ServedModels models,
+                   ServedModels::Open(config.models, AllModels(config), /*with_text=*/true));
+  for (size_t i = 0; i < config.schedulers.size(); ++i) {
+    ASSIGN_OR_RETURN(auto role, SchedulerRole::Create(config, config.schedulers[i],
+                                                      endpoints.schedulers[i], process));
+    roles.schedulers.push_back(std::move(role));
+  }
+  for (const GatewayEntry& entry : config.gateways) {
+    ASSIGN_OR_RETURN(auto role, GatewayRole::Create(config, entry, endpoints, models, process));
+    roles.gateways.push_back(std::move(role));
+  }
+  // Gateways and schedulers answer (not ready) while the weights load.
+  for (auto& role : roles.schedulers) role->Start();
+  for (auto& role : roles.gateways) role->Start();
+  for (const NodeEntry& entry : config.nodes) {
+    ASSIGN_OR_RETURN(auto role, NodeRole::Create(config, entry, endpoints, models, process));
+    role->Start();
+    roles.nodes.push_back(std::move(role));
+  }
+  return OkStatus();
+}
+
+Status MakeOne(const ClusterConfig& config, const std::string& name, ProcessContext& process,
+               Roles& roles) {
+  const Endpoints endpoints = Endpoints::OfConfig(config);
+  for (const SchedulerEntry& entry : config.schedulers) {
+    if (entry.name != name) continue;
+    ASSIGN_OR_RETURN(auto role, SchedulerRole::Create(config, entry, entry.rpc, process));
+    role->Start();
+    roles.schedulers.push_back(std::move(role));
+  }
+  for (const GatewayEntry& entry : config.gateways) {
+    if (entry.name != name) continue;
+    ASSIGN_OR_RETURN(const ServedModels models,
+                     ServedModels::Open(config.models, AllModels(config), /*with_text=*/true));
+    ASSIGN_OR_RETURN(auto role, GatewayRole::Create(config, entry, endpoints, models, process));
+    role->Start();
+    roles.gateways.push_back(std::move(role));
+  }
+  for (const NodeEntry& entry : config.nodes) {
+    if (entry.name != name) continue;
+    ASSIGN_OR_RETURN(
+        const ServedModels models,
+        ServedModels::Open(config.models, ModelsOnNode(config, name), /*with_text=*/false));
+    ASSIGN_OR_RETURN(auto role, NodeRole::Create(config, entry, endpoints, models, process));
+    role->Start();
+    roles.nodes.push_back(std::move(role));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+int RunServe(const ClusterConfig& config) {
+  StopSignals signals;
+  signals.ExitAtOnce(true);
+  const std::unique_ptr<ProcessContext> process = NewProcess();
+  Roles roles;
+  const Status made = MakeAll(config, *process, roles);
+  if (!made.ok()) {
+    roles.Stop(0);
+    return Refuse(made);
+  }
+  return RunUntilStopped(config, roles, signals, process->version);
+}
+
+int RunRole(const ClusterConfig& config, const std::string& name) {
+  StopSignals signals;
+  signals.ExitAtOnce(true);
+  const std::unique_ptr<ProcessContext> process = NewProcess();
+  Roles roles;
+  const Status made = MakeOne(config, name, *process, roles);
+  if (!made.ok()) {
+    roles.Stop(0);
+    return Refuse(made);
+  }
+  if (roles.schedulers.empty() && roles.gateways.empty() && roles.nodes.empty()) {
+    return Refuse(NotFound("the config has no gateway, scheduler or node called " + name));
+  }
+  return RunUntilStopped(config, roles, signals, process->version);
+}
+
+}  // namespace muselet

@@ -1,0 +1,248 @@
+#include "node/roles.h"
+
+#include <algorithm>
+#include <chrono>
+#include <future>
+#include <optional>
+#include <utility>
+
+#include "base/log.h"
+#include "node/gateway/api_keys.h"
+#include "node/load_progress.h"
+#include "node/model/load_model.h"
+
+namespace muselet {
+namespace {
+
+constexpr int64_t kDrainPollUs = 10'000;
+
+std::vector<std::string> ModelIds(const ClusterConfig& config) {
+  std::vector<std::string> ids;
+  for (const ModelEntry& model : config.models) ids.push_back(model.id);
+  return ids;
+}
+
+std::vector<HttpSurface> HttpSurfaces(const ClusterConfig& config) {
+  std::vector<HttpSurface> surfaces;
+  for (const SurfaceEntry& surface : config.surfaces) {
+    surfaces.push_back({surface.name, surface.key_file, surface.request_class});
+  }
+  return surfaces;
+}
+
+// Which surface an RPC's key belongs to, by the same files as HTTP's.
+Result<std::function<Result<RpcCaller>(std::string_view)>> RpcAuthorizer(
+    const std::vector<HttpSurface>& surfaces) {
+  auto keys = std::make_shared<ApiKeys>();
+  std::vector<RpcCaller> callers;
+  for (const HttpSurface& surface : surfaces) {
+    if (!surface.key_file.empty()) {
+      RETURN_IF_ERROR(keys->AddFile(surface.key_file, callers.size()));
+    }
+    callers.push_back({surface.name, surface.request_class});
+  }
+  if (callers.empty()) callers.emplace_back();
+  return std::function<Result<RpcCaller>(std::string_view)>(
+      [keys, callers](std::string_view key) -> Result<RpcCaller> {
+        if (keys->empty()) return callers.front();
+        const std::optional<size_t> surface = keys->Find(key);
+        if (!surface) return PermissionDenied("the API key is missing or not known here");
+        return callers[*surface];
+      });
+}
+
+// Drains what `begin` starts to drain, waiting for its callback.
+void WaitForDrain(RoleLoop& loop, int64_t timeout_us,
+                  const std::function<void(std::function<void()>)>& begin) {
+  auto done = std::make_shared<std::promise<void>>();
+  std::future<void> future = done->get_future();
+  loop.loop().Post([done, begin] { begin([done] { done->set_value(); }); });
+  future.wait_for(std::chrono::microseconds(timeout_us));
+}
+
+}  // namespace
+
+Endpoints Endpoints::InProcess(const ClusterConfig& config) {
+  Endpoints endpoints;
+  endpoints.in_process = true;
+  for (const SchedulerEntry& scheduler : config.schedulers) {
+    endpoints.schedulers.push_back("inproc://scheduler-" + scheduler.name);
+  }
+  return endpoints;
+}
+
+Endpoints Endpoints::OfConfig(const ClusterConfig& config) {
+  Endpoints endpoints;
+  for (const SchedulerEntry& scheduler : config.schedulers) {
+    endpoints.schedulers.push_back(scheduler.rpc);
+  }
+  return endpoints;
+}
+
+Result<std::unique_ptr<GatewayRole>> GatewayRole::Create(const ClusterConfig& config,
+                                                         const GatewayEntry& entry,
+                                                         const Endpoints& endpoints,
+                                                         const ServedModels& models,
+                                                         ProcessContext& process) {
+  std::unique_ptr<GatewayRole> role(new GatewayRole(entry.name));
+  role->metrics_ = std::make_unique<GatewayMetrics>(process.metrics, entry.name, ModelIds(config));
+  EventLoop& loop = role->loop_.loop();
+  const LocalPeer local{entry.name, process.instance};
+  ASSIGN_OR_RETURN(
+      role->service_,
+      GatewayService::Start({entry.name, process.version, config.cluster, endpoints.schedulers,
+                             config.gateway, models.ForGateway(config.engine)},
+                            local, loop, process.wire, *role->metrics_));
+  HttpGatewayOptions http;
+  http.address = entry.http;
+  http.gateway = config.gateway;
+  http.surfaces = HttpSurfaces(config);
+  http.version = process.version;
+  role->keys_needed_ = std::any_of(http.surfaces.begin(), http.surfaces.end(),
+                                   [](const HttpSurface& s) { return !s.key_file.empty(); });
+  ASSIGN_OR_RETURN(role->http_, HttpGateway::Start(http, *role->service_, loop, process.metrics,
+                                                   *role->metrics_));
+  if (!entry.rpc.empty()) {
+    ASSIGN_OR_RETURN(auto authorize, RpcAuthorizer(http.surfaces));
+    ASSIGN_OR_RETURN(role->rpc_,
+                     RpcServer::Start({.endpoint = entry.rpc, .authorize = std::move(authorize)},
+                                      *role->service_, loop, process.wire));
+    role->rpc_endpoint_ = role->rpc_->endpoint();
+  }
+  LogInfo("listening", {{"gateway", entry.name}, {"http", role->http_address()}});
+  return role;
+}
+
+Status GatewayRole::Ready() {
+  return loop_.Ask([this] { return service_->Ready(); });
+}
+
+void GatewayRole::Drain(int64_t timeout_us) {
+  WaitForDrain(loop_, timeout_us,
+               [this](std::function<void()> done) { http_->Drain(std::move(done)); });
+}
+
+Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig& config,
+                                                             const SchedulerEntry& entry,
+                                                             const std::string& endpoint,
+                                                             ProcessContext& process) {
+  std::unique_ptr<SchedulerRole> role(new SchedulerRole(entry.name));
+  role->metrics_ =
+      std::make_unique<SchedulerMetrics>(process.metrics, entry.name, ModelIds(config));
+  ASSIGN_OR_RETURN(role->service_, SchedulerService::Start(
+                                       {entry.name, endpoint, ModelIds(config), config.scheduler},
+                                       {entry.name, process.instance}, role->loop_.loop(),
+                                       process.wire, *role->metrics_));
+  if (!entry.metrics.empty()) {
+    SchedulerService* service = role->service_.get();
+    ASSIGN_OR_RETURN(role->admin_,
+                     AdminServer::Start({.address = entry.metrics,
+                                         .version = process.version,
+                                         .live = nullptr,
+                                         .ready = [service] { return service->Ready(); }},
+                                        role->loop_.loop(), process.metrics));
+  }
+  LogInfo("listening", {{"scheduler", entry.name}, {"rpc", role->service_->endpoint()}});
+  return role;
+}
+
+Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
+                                                   const NodeEntry& entry,
+                                                   const Endpoints& endpoints,
+                                                   const ServedModels& models,
+                                                   ProcessContext& process) {
+  std::unique_ptr<NodeRole> role(new NodeRole(entry.name));
+  // The admin port is bound first: a taken one is told before weights are loaded.
+  if (!entry.metrics.empty()) {
+    NodeRole* node = role.get();
+    ASSIGN_OR_RETURN(role->admin_, AdminServer::Start({.address = entry.metrics,
+                                                       .version = process.version,
+                                                       .live = [node] { return node->Live(); },
+                                                       .ready = [node] { return node->Ready(); }},
+                                                      role->loop_.loop(), process.metrics));
+  }
+  for (const ReplicaEntry& replica : config.replicas) {
+    if (std::find(replica.on.begin(), replica.on.end(), entry.name) == replica.on.end()) continue;
+    RETURN_IF_ERROR(role->AddReplica(config, entry, replica, endpoints, models, process));
+  }
+  return role;
+}
+
+Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
+                            const ReplicaEntry& replica, const Endpoints& endpoints,
+                            const ServedModels& models, ProcessContext& process) {
+  LoadProgressDisplay progress(replica.model);
+  ASSIGN_OR_RETURN(std::shared_ptr<Model> model,
+                   LoadModel(models.checkpoint(replica.model), config.engine,
+                             [&](uint64_t done, uint64_t total) { progress.Update(done, total); }));
+  const ModelInfo info = model->info();
+  RegisterModelInfo(process.metrics, {replica.model, info.architecture, info.model_digest,
+                                      info.numerics_id, static_cast<double>(info.weight_bytes),
+                                      static_cast<double>(info.context_tokens)});
+  Replica added;
+  added.metrics =
+      std::make_unique<NodeMetrics>(process.metrics, entry.name, replica.name, replica.model);
+  ReplicaServerOptions options;
+  options.replica = replica.name;
+  options.model = replica.model;
+  options.endpoint =
+      endpoints.in_process ? "inproc://replica-" + replica.name : "tcp://" + entry.host + ":*";
+  options.schedulers = endpoints.schedulers;
+  options.engine = config.engine;
+  options.local = {entry.name, process.instance};
+  options.software_version = process.version;
+  ASSIGN_OR_RETURN(added.server, ReplicaServer::Start(options, std::move(model), loop_.loop(),
+                                                      process.wire, *added.metrics));
+  LogInfo("loaded", {{"replica", replica.name},
+                     {"model", replica.model},
+                     {"numerics", info.numerics_id},
+                     {"weight_bytes", info.weight_bytes}});
+  replicas_.push_back(std::move(added));
+  summaries_.push_back({replica.name, replica.model, info});
+  return OkStatus();
+}
+
+void NodeRole::Drain(int64_t timeout_us) {
+  WaitForDrain(loop_, timeout_us, [this](const std::function<void()>& done) {
+    for (Replica& replica : replicas_) replica.server->Drain();
+    auto told = std::make_shared<bool>(false);
+    loop_.loop().Every(kDrainPollUs, [this, done, told] {
+      const bool drained = std::all_of(replicas_.begin(), replicas_.end(),
+                                       [](const Replica& r) { return r.server->drained(); });
+      if (drained && !std::exchange(*told, true)) done();
+    });
+  });
+}
+
+Status NodeRole::Live() const {
+  for (const Replica& replica : replicas_) {
+    if (replica.server->Health().hung) {
+      return Unavailable("the step loop of " + replica.server->info().replica + " hangs");
+    }
+  }
+  return OkStatus();
+}
+
+Status NodeRole::Ready() const {
+  if (replicas_.empty()) return Unavailable("no replica is loaded on this node");
+  for (const Replica& replica : replicas_) {
+    const ReplicaHealth health = replica.server->Health();
+    const std::string& name = replica.server->info().replica;
+    if (health.draining) return Unavailable(name + " is draining");
+    if (!health.ready) return Unavailable(name + " cannot produce a token now");
+    if (health.schedulers_connected == 0) return Unavailable(name + " has found no scheduler yet");
+  }
+  return OkStatus();
+}
+
+void NodeRole::Stop() {
+  // Goodbye is said while the loop still turns.
+  const Status asked = loop_.Ask([this] {
+    for (Replica& replica : replicas_) replica.server->Stop();
+    return OkStatus();
+  });
+  if (!asked.ok()) LogWarn("stopping without a goodbye", {{"reason", asked.message()}});
+  loop_.Stop();
+}
+
+}  // namespace muselet

@@ -1,0 +1,133 @@
+// The three roles as a process runs them: each on its own loop and thread, owning its services in
+// construction order. Made on the main thread; Start lets the loop run; Stop ends it; destroyed
+// after Stop.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "comms/message_socket.h"
+#include "monitoring/metrics.h"
+#include "node/config/config.h"
+#include "node/engine/replica_server.h"
+#include "node/gateway/admin_server.h"
+#include "node/gateway/generation_service.h"
+#include "node/gateway/http_gateway.h"
+#include "node/gateway/rpc_server.h"
+#include "node/model/model.h"
+#include "node/role_loop.h"
+#include "node/served_models.h"
+#include "scheduler/scheduler_service.h"
+
+namespace muselet {
+
+// What the roles of one process share. Outlives them.
+struct ProcessContext {
+  MetricRegistry metrics;
+  WireContext wire;
+  uint64_t instance = 0;  // drawn at start
+  std::string version;
+};
+
+// Where the roles of this process reach each other: the endpoints of the config, or inproc:// ones.
+struct Endpoints {
+  std::vector<std::string> schedulers;  // parallel to ClusterConfig::schedulers
+  bool in_process = false;
+
+  static Endpoints InProcess(const ClusterConfig& config);
+  static Endpoints OfConfig(const ClusterConfig& config);
+};
+
+class GatewayRole {
+ public:
+  static Result<std::unique_ptr<GatewayRole>> Create(const ClusterConfig& config,
+                                                     const GatewayEntry& entry,
+                                                     const Endpoints& endpoints,
+                                                     const ServedModels& models,
+                                                     ProcessContext& process);
+  void Start() { loop_.Start(); }
+  // OK when a token can be produced now, for every model. After Start.
+  Status Ready();
+  // Takes nothing new and waits until what runs has ended, at most until `timeout_us` is over.
+  // After Start.
+  void Drain(int64_t timeout_us);
+  void Stop() { loop_.Stop(); }
+
+  const std::string& http_address() const { return http_->address(); }
+  const std::string& rpc_endpoint() const { return rpc_endpoint_; }  // "" = none
+  bool keys_needed() const { return keys_needed_; }
+
+ private:
+  explicit GatewayRole(const std::string& name) : loop_("gateway-" + name) {}
+
+  RoleLoop loop_;
+  std::unique_ptr<GatewayMetrics> metrics_;
+  std::unique_ptr<GatewayService> service_;
+  std::unique_ptr<HttpGateway> http_;
+  std::unique_ptr<RpcServer> rpc_;
+  std::string rpc_endpoint_;
+  bool keys_needed_ = false;
+};
+
+class SchedulerRole {
+ public:
+  static Result<std::unique_ptr<SchedulerRole>> Create(const ClusterConfig& config,
+                                                       const SchedulerEntry& entry,
+                                                       const std::string& endpoint,
+                                                       ProcessContext& process);
+  void Start() { loop_.Start(); }
+  void Stop() { loop_.Stop(); }
+
+ private:
+  explicit SchedulerRole(const std::string& name) : loop_("scheduler-" + name) {}
+
+  RoleLoop loop_;
+  std::unique_ptr<SchedulerMetrics> metrics_;
+  std::unique_ptr<SchedulerService> service_;
+  std::unique_ptr<AdminServer> admin_;
+};
+
+// A node with the replicas that the config puts on it.
+class NodeRole {
+ public:
+  // Loads the models' weights: may take long.
+  static Result<std::unique_ptr<NodeRole>> Create(const ClusterConfig& config,
+                                                  const NodeEntry& entry,
+                                                  const Endpoints& endpoints,
+                                                  const ServedModels& models,
+                                                  ProcessContext& process);
+  void Start() { loop_.Start(); }
+  // Finishes what runs, at most until `timeout_us` is over. After Start.
+  void Drain(int64_t timeout_us);
+  void Stop();
+  // /livez and /readyz of the node. On its loop.
+  Status Live() const;
+  Status Ready() const;
+
+  struct ReplicaSummary {
+    std::string replica;
+    std::string model;
+    ModelInfo info;
+  };
+  const std::vector<ReplicaSummary>& replicas() const { return summaries_; }
+
+ private:
+  explicit NodeRole(const std::string& name) : loop_("node-" + name) {}
+  Status AddReplica(const ClusterConfig& config, const NodeEntry& entry,
+                    const ReplicaEntry& replica, const Endpoints& endpoints,
+                    const ServedModels& models, ProcessContext& process);
+
+  struct Replica {
+    std::unique_ptr<NodeMetrics> metrics;
+    std::unique_ptr<ReplicaServer> server;
+  };
+  RoleLoop loop_;
+  std::vector<Replica> replicas_;
+  std::vector<ReplicaSummary> summaries_;
+  std::unique_ptr<AdminServer> admin_;
+};
+
+}  // namespace muselet

@@ -9,11 +9,14 @@
 namespace muselet {
 namespace {
 
-uint32_t ContextThatFits(const BatchModel& model) {
+// The longest sequence that the memory holds when it is alone. A window group that has room for a
+// window and a chunk holds any length.
+uint32_t ContextThatFits(const BatchModel& model, const PrefixCache& cache, uint32_t chunk_max) {
   uint64_t tokens = model.context_tokens;
-  for (const KvPoolGroup& group : model.kv.groups) {
-    if (group.window_tokens != 0) continue;
-    tokens = std::min(tokens, uint64_t{group.block_count} * model.kv.block_tokens);
+  for (uint32_t group = 0; group < cache.group_count(); ++group) {
+    const uint32_t block_count = model.kv.groups[group].block_count;
+    if (block_count >= cache.BlocksInUseMax(group, chunk_max)) continue;
+    tokens = std::min(tokens, uint64_t{block_count} * model.kv.block_tokens);
   }
   return static_cast<uint32_t>(tokens);
 }
@@ -28,8 +31,8 @@ bool IsEndToken(const Submit& record, TokenId token) {
 Batcher::Batcher(const BatchOptions& options, const BatchModel& model)
     : options_(options),
       model_(model),
-      context_tokens_(ContextThatFits(model)),
       cache_(model.kv, options.prefix_cache && model.kv.block_tokens % kHashBlockTokens == 0),
+      context_tokens_(ContextThatFits(model, cache_, options.prefill_chunk_max)),
       slots_(options.sequences_max, nullptr) {
   CHECK(options.sequences_max > 0 && options.step_tokens_max > 0 && options.prefill_chunk_max > 0,
         "a step needs room for a sequence and a row");
@@ -54,15 +57,6 @@ Status Batcher::CheckRecord(const Submit& record) const {
       if (in_vocabulary(token)) continue;
       return InvalidArgument("prompt: token id " + std::to_string(token) +
                              " is outside the vocabulary of " + std::to_string(model_.vocab_size));
-    }
-  }
-  // A window group needs the window and one chunk at once, whatever the sequence's length.
-  for (const KvPoolGroup& group : model_.kv.groups) {
-    const uint64_t rows = std::min<uint64_t>(
-        count, uint64_t{group.window_tokens} + options_.prefill_chunk_max + model_.kv.block_tokens);
-    if (group.window_tokens != 0 && rows > uint64_t{group.block_count} * model_.kv.block_tokens) {
-      return InvalidArgument("prompt: the KV cache cannot hold a window of " +
-                             std::to_string(group.window_tokens) + " tokens; give it more memory");
     }
   }
   return OkStatus();

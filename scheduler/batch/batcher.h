@@ -185,8 +185,8 @@ class Batcher {
 
   const BatchOptions options_;
   const BatchModel model_;
-  uint32_t context_tokens_ = 0;
   PrefixCache cache_;
+  const uint32_t context_tokens_;
   StepTimeModel step_time_;
   std::array<FairShare, 3> shares_;  // by class
   BatchCounters counters_;

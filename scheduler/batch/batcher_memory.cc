@@ -49,21 +49,25 @@ uint32_t Batcher::PositionsAtStart(const Sequence& sequence) const {
       std::max<uint64_t>(known, std::min<uint64_t>(promised, sequence.token_limit) - 1));
 }
 
-// Per group; last entry of the formula: a block for each running sequence to grow into.
+// Blocks that must be available in each group: new ones, cached ones that nobody holds, and one for
+// each running sequence to grow into.
 std::vector<uint32_t> Batcher::BlocksToStart(const Sequence& sequence,
                                              const PrefixCache::Hit& hit) const {
-  const uint32_t block_tokens = model_.kv.block_tokens;
-  const uint32_t positions = PositionsAtStart(sequence);
+  const uint32_t all = CeilDiv(PositionsAtStart(sequence), model_.kv.block_tokens);
   std::vector<uint32_t> needed;
   for (uint32_t group = 0; group < cache_.group_count(); ++group) {
-    uint32_t count = CeilDiv(positions, block_tokens) - hit.block_count;
-    if (const uint32_t window = model_.kv.groups[group].window_tokens; window != 0) {
-      count = std::min(count, CeilDiv(window + options_.prefill_chunk_max, block_tokens) + 1);
-    }
+    uint32_t shared = 0;
+    uint32_t unheld = 0;
     for (const BlockId block : hit.blocks[group]) {
-      if (block != kNoBlock && cache_.pool(group).references(block) == 0) ++count;
+      if (block == kNoBlock) continue;
+      ++shared;
+      if (cache_.pool(group).references(block) == 0) ++unheld;
     }
-    needed.push_back(count + std::min(running_count_, model_.kv.groups[group].block_count / 8));
+    const uint32_t passed = hit.block_count - shared;
+    const uint32_t held =
+        std::min(all - passed, cache_.BlocksInUseMax(group, options_.prefill_chunk_max));
+    const uint32_t spare = std::min(running_count_, cache_.pool(group).block_count() / 8);
+    needed.push_back(held - std::min(held, shared) + unheld + spare);
   }
   return needed;
 }

@@ -18,6 +18,12 @@ uint32_t PrefixCache::FirstNeededPosition(uint32_t group, uint32_t position) con
   return window == 0 || position + 1 <= window ? 0 : position + 1 - window;
 }
 
+uint32_t PrefixCache::BlocksInUseMax(uint32_t group, uint32_t chunk_max) const {
+  const uint32_t window = shape_.groups[group].window_tokens;
+  if (window == 0) return ~0U;
+  return (window + chunk_max + shape_.block_tokens - 1) / shape_.block_tokens + 1;
+}
+
 bool PrefixCache::Holds(uint32_t group, std::span<const BlockHash> keys,
                         uint32_t block_count) const {
   const uint32_t position = block_count * shape_.block_tokens;

@@ -52,6 +52,10 @@ class PrefixCache {
   // First position that a row at `position` still reads in the group.
   uint32_t FirstNeededPosition(uint32_t group, uint32_t position) const;
 
+  // Blocks of the group that one sequence holds at most, whatever its length, when it is computed
+  // in chunks of `chunk_max` rows; all ones for a full group.
+  uint32_t BlocksInUseMax(uint32_t group, uint32_t chunk_max) const;
+
   bool enabled() const { return enabled_; }
   const KvPoolShape& shape() const { return shape_; }
   uint32_t group_count() const { return static_cast<uint32_t>(pools_.size()); }

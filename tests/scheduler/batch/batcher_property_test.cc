@@ -52,6 +52,9 @@ class World {
     const uint32_t own = 1 + Random(20);
     for (uint32_t i = 0; i < own; ++i)
       submit.prompt.push_back(static_cast<TokenId>(Random(kVocab)));
+    if (submit.prompt.size() >= batcher_.context_tokens()) {
+      submit.prompt.resize(batcher_.context_tokens() - 1);
+    }
     submit.stop.max_tokens = 1 + Random(90);
     submit.stop.end_tokens = {kEnd};
     submit.stop.min_tokens = Random(8);
@@ -206,7 +209,7 @@ void RunWorld(uint32_t seed, Totals* totals) {
   shape.groups.push_back({static_cast<uint32_t>(6 + random() % 16), 0});
   if (random() % 2 == 0)
     shape.groups.push_back(
-        {static_cast<uint32_t>(12 + random() % 10), static_cast<uint32_t>(1 + random() % 40)});
+        {static_cast<uint32_t>(3 + random() % 18), static_cast<uint32_t>(1 + random() % 40)});
   World world(options, shape, 160, seed);
   const uint32_t plans_max = 1 + random() % 3;
   const uint64_t sequence_count = 12;

@@ -1,0 +1,76 @@
+#include "scheduler/batch/step_time_model.h"
+
+#include <gtest/gtest.h>
+
+#include "scheduler/batch/fair_share.h"
+
+namespace muselet {
+namespace {
+
+int64_t TrueTimeUs(const StepLoad& load) {
+  return static_cast<int64_t>(3000 + 800 * load.rows + 50 * load.context / 1024);
+}
+
+TEST(StepTimeModel, LearnsWhatStepsCost) {
+  StepTimeModel model;
+  for (int i = 0; i < 20; ++i) {
+    for (const uint32_t rows : {1U, 8U, 32U, 100U}) {
+      for (const uint32_t position : {0U, 500U, 4000U}) {
+        const StepLoad load = SliceLoad(position, rows);
+        model.Observe(load, TrueTimeUs(load));
+      }
+    }
+  }
+  for (const uint32_t rows : {2U, 20U, 64U, 200U}) {
+    const StepLoad load = SliceLoad(1000, rows);
+    EXPECT_NEAR(model.PredictUs(load), static_cast<double>(TrueTimeUs(load)),
+                0.1 * static_cast<double>(TrueTimeUs(load)))
+        << rows;
+  }
+}
+
+TEST(StepTimeModel, ManySmallStepsDoNotWashOutTheLargeOne) {
+  StepTimeModel model;
+  model.Observe(SliceLoad(0, 200), 400'000);
+  for (int i = 0; i < 5000; ++i) model.Observe(SliceLoad(300, 1), 5'000);
+  EXPECT_NEAR(model.PredictUs(SliceLoad(0, 200)), 400'000, 60'000);
+}
+
+TEST(StepTimeModel, RowsWithinIsTheMostThatFits) {
+  StepTimeModel model;
+  const StepLoad decodes = SliceLoad(100, 1);
+  const uint32_t rows = model.RowsWithin(30'000, decodes, 0, 1000);
+  ASSERT_GT(rows, 0U);
+  ASSERT_LT(rows, 1000U);
+  EXPECT_LE(model.PredictUs(decodes + SliceLoad(0, rows)), 30'000);
+  EXPECT_GT(model.PredictUs(decodes + SliceLoad(0, rows + 1)), 30'000);
+  EXPECT_EQ(model.RowsWithin(1, decodes, 0, 1000), 0U);
+  EXPECT_EQ(model.RowsWithin(1e9, decodes, 0, 10), 10U);
+}
+
+TEST(FairShare, WhoWasAwayEarnsNoCredit) {
+  FairShare share;
+  share.Enter("busy");
+  share.Charge("busy", 1000);
+  share.Enter("new");
+  EXPECT_EQ(share.Served("new"), 1000);
+  share.Charge("new", 10);
+  share.Leave("new");
+  share.Charge("busy", 500);
+  share.Enter("new");
+  EXPECT_EQ(share.Served("new"), 1500);
+}
+
+TEST(FairShare, AWeightDividesWhatIsCharged) {
+  FairShare share;
+  share.SetWeight("heavy", 4);
+  share.Enter("heavy");
+  share.Enter("light");
+  share.Charge("heavy", 100);
+  share.Charge("light", 100);
+  EXPECT_EQ(share.Served("heavy"), 25);
+  EXPECT_EQ(share.Served("light"), 100);
+}
+
+}  // namespace
+}  // namespace muselet

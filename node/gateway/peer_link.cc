@@ -54,7 +54,7 @@ void PeerLink::SayHello(int64_t now_us) {
   hello.name = options_.name;
   hello.software_version = options_.software_version;
   // Not connected yet, or the queue is full: the next tick says it again.
-  (void)client_->Send(std::move(hello));
+  if (!client_->Send(std::move(hello)).ok()) next_hello_us_ = now_us;
 }
 
 void PeerLink::GoDown(const std::string& why) {

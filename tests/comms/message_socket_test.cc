@@ -130,6 +130,17 @@ TEST_F(MessageSocketTest, ServerSeesAClientThatGoesAway) {
       [&] { return server_->Send(last_peer_, Heartbeat{}).code() == StatusCode::kUnavailable; }));
 }
 
+TEST_F(MessageSocketTest, ClientSeesAServerThatGoesAway) {
+  bool disconnected = false;
+  ExpectEcho("tcp://127.0.0.1:0");
+  client_->OnDisconnect([&] { disconnected = true; });
+  server_.reset();
+  ASSERT_TRUE(RunUntil([&] { return disconnected; }));
+  // The word of it may overtake the end of the queue.
+  EXPECT_TRUE(
+      RunUntil([&] { return client_->Send(Heartbeat{}).code() == StatusCode::kUnavailable; }));
+}
+
 TEST_F(MessageSocketTest, ClientFindsARestartedServerAgain) {
   ExpectEcho("tcp://127.0.0.1:0");
   const std::string endpoint = server_->endpoint();

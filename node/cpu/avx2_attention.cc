@@ -24,28 +24,33 @@ inline float* ScoresOf(const AttentionChunk& chunk, uint32_t query) {
   return chunk.scores + static_cast<size_t>(query) * kAttentionChunk;
 }
 
-// Scores of the block of positions that starts at `first`, for kQueries query heads.
-template <bool kHalf, int kQueries>
-inline void ScoreBlock(const AttentionChunk& chunk, uint32_t query, uint32_t first) {
+// Scores of kBlocks blocks of positions that start at `first`, for kQueries query heads.
+template <bool kHalf, int kQueries, int kBlocks>
+inline void ScoreBlocks(const AttentionChunk& chunk, uint32_t query, uint32_t first) {
   const uint32_t head_dim = chunk.kv.head_dim;
-  const std::byte* keys = BlockOf(chunk, first) + chunk.kv.key_offset;
+  const std::byte* keys[kBlocks];
+  for (int b = 0; b < kBlocks; ++b)
+    keys[b] =
+        BlockOf(chunk, first + static_cast<uint32_t>(b) * kKvBlockTokens) + chunk.kv.key_offset;
   const float* q = chunk.q + static_cast<size_t>(query) * head_dim;
-  __m256 low[kQueries], high[kQueries];
-  for (int i = 0; i < kQueries; ++i) low[i] = high[i] = _mm256_setzero_ps();
+  __m256 sum[kQueries][2 * kBlocks];
+  for (int i = 0; i < kQueries; ++i)
+    for (int j = 0; j < 2 * kBlocks; ++j) sum[i][j] = _mm256_setzero_ps();
   for (uint32_t d = 0; d < head_dim; ++d) {
-    const __m256 k0 = LoadCache<kHalf>(keys, static_cast<size_t>(d) * kKvBlockTokens);
-    const __m256 k1 = LoadCache<kHalf>(keys, static_cast<size_t>(d) * kKvBlockTokens + 8);
-    for (int i = 0; i < kQueries; ++i) {
-      const __m256 element = _mm256_broadcast_ss(q + static_cast<size_t>(i) * head_dim + d);
-      low[i] = _mm256_fmadd_ps(element, k0, low[i]);
-      high[i] = _mm256_fmadd_ps(element, k1, high[i]);
+    for (int j = 0; j < 2 * kBlocks; ++j) {
+      const size_t at = static_cast<size_t>(d) * kKvBlockTokens + 8 * (j % 2);
+      const __m256 key = LoadCache<kHalf>(keys[j / 2], at);
+      for (int i = 0; i < kQueries; ++i) {
+        const __m256 element = _mm256_broadcast_ss(q + static_cast<size_t>(i) * head_dim + d);
+        sum[i][j] = _mm256_fmadd_ps(element, key, sum[i][j]);
+      }
     }
   }
   const __m256 scale = _mm256_set1_ps(chunk.scale);
   for (int i = 0; i < kQueries; ++i) {
     float* out = ScoresOf(chunk, query + static_cast<uint32_t>(i)) + first % kAttentionChunk;
-    _mm256_storeu_ps(out, _mm256_mul_ps(low[i], scale));
-    _mm256_storeu_ps(out + 8, _mm256_mul_ps(high[i], scale));
+    for (int j = 0; j < 2 * kBlocks; ++j)
+      _mm256_storeu_ps(out + 8 * j, _mm256_mul_ps(sum[i][j], scale));
   }
 }
 
@@ -92,12 +97,13 @@ inline void SumValues(const AttentionChunk& chunk, uint32_t query, uint32_t d) {
     const uint32_t stop = block_end < chunk.end ? block_end : chunk.end;
     for (; position < stop; ++position) {
       const size_t at = static_cast<size_t>(position % kKvBlockTokens) * head_dim + d;
-      __m256 value[kVectors];
-      for (int v = 0; v < kVectors; ++v) value[v] = LoadCache<kHalf>(values, at + 8 * v);
-      for (int i = 0; i < kQueries; ++i) {
-        const __m256 weight =
-            _mm256_broadcast_ss(weights + i * kAttentionChunk + position % kAttentionChunk);
-        for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_fmadd_ps(weight, value[v], acc[i][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256 value = LoadCache<kHalf>(values, at + 8 * v);
+        for (int i = 0; i < kQueries; ++i) {
+          const __m256 weight =
+              _mm256_broadcast_ss(weights + i * kAttentionChunk + position % kAttentionChunk);
+          acc[i][v] = _mm256_fmadd_ps(weight, value, acc[i][v]);
+        }
       }
     }
   }
@@ -110,12 +116,18 @@ inline void SumValues(const AttentionChunk& chunk, uint32_t query, uint32_t d) {
 
 template <bool kHalf, int kQueries>
 void AttendQueries(const AttentionChunk& chunk, uint32_t query) {
-  for (uint32_t first = chunk.begin / kKvBlockTokens * kKvBlockTokens; first < chunk.end;
-       first += kKvBlockTokens)
-    ScoreBlock<kHalf, kQueries>(chunk, query, first);
+  // As many sums in flight as there are registers for.
+  constexpr int kBlocks = kQueries <= 3 ? 2 : 1;
+  constexpr int kVectors = kQueries <= 3 ? 4 : 2;
+  uint32_t first = chunk.begin / kKvBlockTokens * kKvBlockTokens;
+  for (; first + (kBlocks - 1) * kKvBlockTokens < chunk.end; first += kBlocks * kKvBlockTokens)
+    ScoreBlocks<kHalf, kQueries, kBlocks>(chunk, query, first);
+  for (; first < chunk.end; first += kKvBlockTokens)
+    ScoreBlocks<kHalf, kQueries, 1>(chunk, query, first);
   for (int i = 0; i < kQueries; ++i) WeighScores(chunk, query + static_cast<uint32_t>(i));
   uint32_t d = 0;
-  for (; d + 16 <= chunk.kv.head_dim; d += 16) SumValues<kHalf, kQueries, 2>(chunk, query, d);
+  for (; d + 8 * kVectors <= chunk.kv.head_dim; d += 8 * kVectors)
+    SumValues<kHalf, kQueries, kVectors>(chunk, query, d);
   for (; d < chunk.kv.head_dim; d += 8) SumValues<kHalf, kQueries, 1>(chunk, query, d);
 }
 

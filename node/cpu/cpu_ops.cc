@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "node/cpu/attention_scratch.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
 #include "node/cpu/packed_matrix.h"
@@ -15,6 +16,8 @@ namespace {
 constexpr uint32_t kRowsPerTile = 64;     // of a product: their activations stay in the L2 cache
 constexpr size_t kInlineElements = 8192;  // elementwise work below this is not worth two threads
 
+constexpr uint32_t kHeadsPerThread = 8;  // with fewer, attention is shared out by chunks
+
 uint32_t DivideUp(uint32_t a, uint32_t b) {
   return (a + b - 1) / b;
 }
@@ -22,10 +25,7 @@ uint32_t DivideUp(uint32_t a, uint32_t b) {
 class CpuOps final : public Ops {
  public:
   CpuOps(const CpuOptions& options, const Kernels& kernels, uint32_t threads)
-      : kernels_(kernels),
-        int8_(options.activations == ActivationFormat::kInt8),
-        pool_(threads),
-        scratch_(threads) {}
+      : kernels_(kernels), int8_(options.activations == ActivationFormat::kInt8), pool_(threads) {}
 
   std::string LayoutName() const override { return "cpu/lanes8-v1"; }
   std::string ActivationName() const override { return int8_ ? "int8" : "f32"; }
@@ -103,11 +103,18 @@ class CpuOps final : public Ops {
     CHECK(spec.query_heads % shape.kv_heads == 0 && q.width == spec.query_heads * shape.head_dim &&
               out.width == q.width,
           "attention: shapes differ");
-    for (WorkerScratch& scratch : scratch_)
-      scratch.Reserve(spec.query_heads / shape.kv_heads, shape.head_dim);
-    pool_.ParallelFor(q.count * shape.kv_heads, [&](uint32_t tile, uint32_t worker) {
-      AttentionOneRow(q, rows, cache, spec, out, tile / shape.kv_heads, tile % shape.kv_heads,
-                      scratch_[worker]);
+    attention_.Reserve(pool_.threads(), spec.query_heads / shape.kv_heads, shape.head_dim);
+    const AttentionTask task = {q, rows, cache, spec, out};
+    uint32_t chunks_max = 1;
+    for (const RowPlace& place : rows.places)
+      chunks_max = std::max(chunks_max, place.position / kAttentionChunk + 1);
+    const uint32_t heads = q.count * shape.kv_heads;
+    if (chunks_max > 1 && heads < pool_.threads() * kHeadsPerThread) {
+      AttendByChunks(task, heads, chunks_max);
+      return;
+    }
+    pool_.ParallelFor(heads, [&](uint32_t tile, uint32_t worker) {
+      AttendOneHead(task, tile, attention_.worker(worker));
     });
   }
 
@@ -134,14 +141,24 @@ class CpuOps final : public Ops {
   }
 
  private:
-  // A worker's room for one chunk of attention, grown when a model is first run.
-  struct WorkerScratch {
-    std::vector<float> scores, values, numbers;
-    void Reserve(uint32_t queries, uint32_t head_dim) {
-      if (scores.size() < size_t{queries} * kAttentionChunk)
-        scores.resize(size_t{queries} * kAttentionChunk);
-      if (values.size() < size_t{queries} * head_dim) values.resize(size_t{queries} * head_dim);
-      if (numbers.size() < size_t{queries} * 4) numbers.resize(size_t{queries} * 4);
+  struct AttentionTask {
+    Rows q;
+    const StepRows& rows;
+    const PagedKv& cache;
+    const AttentionSpec& spec;
+    Rows out;
+
+    uint32_t queries() const { return spec.query_heads / cache.shape.kv_heads; }
+    uint32_t row(uint32_t head) const { return head / cache.shape.kv_heads; }
+    // Of the query heads that share key/value head `head % G`, within a row of q or out.
+    size_t offset(uint32_t head) const {
+      return size_t{head % cache.shape.kv_heads} * queries() * cache.shape.head_dim;
+    }
+    // The positions that a row sees: [begin, end).
+    uint32_t end(uint32_t head) const { return rows.places[row(head)].position + 1; }
+    uint32_t begin(uint32_t head) const {
+      const bool windowed = spec.window_tokens > 0 && end(head) > spec.window_tokens;
+      return windowed ? end(head) - spec.window_tokens : 0;
     }
   };
 
@@ -235,51 +252,73 @@ class CpuOps final : public Ops {
             shape.head_dim};
   }
 
-  void AttentionOneRow(Rows q, const StepRows& rows, const PagedKv& cache,
-                       const AttentionSpec& spec, Rows out, uint32_t row, uint32_t kv_head,
-                       WorkerScratch& scratch) const {
-    const RowPlace& place = rows.places[row];
-    const uint32_t head_dim = cache.shape.head_dim;
-    const uint32_t queries = spec.query_heads / cache.shape.kv_heads;
-    const size_t offset = size_t{kv_head} * queries * head_dim;
-    const uint32_t end = place.position + 1;
-    const bool windowed = spec.window_tokens > 0 && end > spec.window_tokens;
-    float* result = out.row(row) + offset;
-    float* maximum = scratch.numbers.data();
-    float* sum = maximum + queries;
-    AttentionChunk chunk = {HeadView(cache, kv_head),
-                            rows.tables.data() + place.table_begin,
-                            0,
-                            0,
-                            queries,
-                            q.row(row) + offset,
-                            spec.scale,
-                            scratch.scores.data(),
-                            maximum,
-                            sum,
-                            result};
-    for (uint32_t begin = windowed ? end - spec.window_tokens : 0; begin < end; begin = chunk.end) {
-      chunk.begin = begin;
-      chunk.end = std::min(end, (begin / kAttentionChunk + 1) * kAttentionChunk);
-      kernels_.attention_chunk(chunk);
-      if (chunk.values != result) {
-        for (uint32_t i = 0; i < queries; ++i)
-          kernels_.attention_merge({maximum + i, sum + i, result + size_t{i} * head_dim,
-                                    chunk.maximum[i], chunk.sum[i],
-                                    chunk.values + size_t{i} * head_dim, head_dim});
-      }
-      chunk.values = scratch.values.data();
-      chunk.maximum = sum + queries;
-      chunk.sum = chunk.maximum + queries;
+  // The chunk of `head`'s positions that contains `position`, its results going to `partial`.
+  void AttendChunk(const AttentionTask& task, uint32_t head, uint32_t position, float* scores,
+                   const AttentionPartial& partial) const {
+    const uint32_t chunk_begin = position / kAttentionChunk * kAttentionChunk;
+    const uint32_t row = task.row(head);
+    kernels_.attention_chunk({HeadView(task.cache, head % task.cache.shape.kv_heads),
+                              task.rows.tables.data() + task.rows.places[row].table_begin,
+                              std::max(task.begin(head), chunk_begin),
+                              std::min(task.end(head), chunk_begin + kAttentionChunk),
+                              task.queries(), task.q.row(row) + task.offset(head), task.spec.scale,
+                              scores, partial.maximum, partial.sum, partial.values});
+  }
+
+  // Folds `partial` into the running total; `values` is where the total's are.
+  void Merge(const AttentionTask& task, const AttentionPartial& total,
+             const AttentionPartial& partial) const {
+    const uint32_t head_dim = task.cache.shape.head_dim;
+    for (uint32_t i = 0; i < task.queries(); ++i)
+      kernels_.attention_merge({total.maximum + i, total.sum + i,
+                                total.values + size_t{i} * head_dim, partial.maximum[i],
+                                partial.sum[i], partial.values + size_t{i} * head_dim, head_dim});
+  }
+
+  static void Normalise(const AttentionTask& task, const AttentionPartial& total, float* out) {
+    const uint32_t head_dim = task.cache.shape.head_dim;
+    for (uint32_t i = 0; i < task.queries(); ++i)
+      for (uint32_t d = 0; d < head_dim; ++d)
+        out[size_t{i} * head_dim + d] = total.values[size_t{i} * head_dim + d] / total.sum[i];
+  }
+
+  // One row, one key/value head, chunk after chunk.
+  void AttendOneHead(const AttentionTask& task, uint32_t head,
+                     const AttentionScratch::Worker& scratch) const {
+    const uint32_t end = task.end(head);
+    bool first = true;
+    for (uint32_t p = task.begin(head); p < end; p = (p / kAttentionChunk + 1) * kAttentionChunk) {
+      AttendChunk(task, head, p, scratch.scores, first ? scratch.total : scratch.partial);
+      if (!first) Merge(task, scratch.total, scratch.partial);
+      first = false;
     }
-    for (uint32_t i = 0; i < queries; ++i)
-      for (uint32_t d = 0; d < head_dim; ++d) result[size_t{i} * head_dim + d] /= sum[i];
+    Normalise(task, scratch.total, task.out.row(task.row(head)) + task.offset(head));
+  }
+
+  // Few rows with long contexts: the chunks are shared out, then merged in the same order.
+  void AttendByChunks(const AttentionTask& task, uint32_t heads, uint32_t chunks_max) {
+    attention_.ReservePartials(size_t{heads} * chunks_max);
+    pool_.ParallelFor(heads * chunks_max, [&](uint32_t tile, uint32_t worker) {
+      const uint32_t head = tile / chunks_max, chunk = tile % chunks_max;
+      const uint32_t first = task.begin(head) / kAttentionChunk;
+      if (chunk < first || chunk * kAttentionChunk >= task.end(head)) return;
+      AttendChunk(task, head, chunk * kAttentionChunk, attention_.worker(worker).scores,
+                  attention_.partial(tile));
+    });
+    for (uint32_t head = 0; head < heads; ++head) {
+      const uint32_t first = task.begin(head) / kAttentionChunk;
+      const uint32_t last = (task.end(head) - 1) / kAttentionChunk;
+      const AttentionPartial total = attention_.partial(size_t{head} * chunks_max + first);
+      for (uint32_t chunk = first + 1; chunk <= last; ++chunk)
+        Merge(task, total, attention_.partial(size_t{head} * chunks_max + chunk));
+      Normalise(task, total, task.out.row(task.row(head)) + task.offset(head));
+    }
   }
 
   const Kernels& kernels_;
   const bool int8_;
   ThreadPool pool_;
-  std::vector<WorkerScratch> scratch_;  // one a thread
+  AttentionScratch attention_;
 
   // The rounded inputs of the current product; grown to the largest step.
   std::vector<int8_t> q_;

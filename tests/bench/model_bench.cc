@@ -50,7 +50,7 @@ double ReadBandwidth(uint32_t threads) {
 StepPlan MakePlan(uint32_t sequences, uint32_t rows, uint32_t position, uint64_t number) {
   StepPlan plan;
   plan.number = number;
-  constexpr uint32_t kBlocks = 24;
+  const uint32_t blocks = (position + rows + 15) / 16;
   for (uint32_t s = 0; s < sequences; ++s) {
     SequenceSlice slice;
     slice.slot = s;
@@ -59,9 +59,8 @@ StepPlan MakePlan(uint32_t sequences, uint32_t rows, uint32_t position, uint64_t
     slice.row_count = rows;
     slice.logits_rows = 1;
     slice.table_begin = {static_cast<uint32_t>(plan.block_tables.size())};
-    slice.table_count = {kBlocks};
-    for (uint32_t b = 0; b < kBlocks * (rows > 1 ? 2 : 1); ++b)
-      plan.block_tables.push_back(s * kBlocks + b);
+    slice.table_count = {blocks};
+    for (uint32_t b = 0; b < blocks; ++b) plan.block_tables.push_back(s * blocks + b);
     for (uint32_t i = 0; i < rows; ++i)
       plan.tokens.push_back(static_cast<TokenId>((number * 31 + s * 7 + i) % 1000));
     plan.slices.push_back(slice);
@@ -69,18 +68,31 @@ StepPlan MakePlan(uint32_t sequences, uint32_t rows, uint32_t position, uint64_t
   return plan;
 }
 
-// Median seconds of a step.
-double StepSeconds(Model& model, uint32_t sequences, uint32_t rows, uint32_t steps) {
+double CpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
+struct StepTime {
+  double seconds = 0.0;      // median
+  double cpu_seconds = 0.0;  // mean, of all threads: what counts on a busy machine
+};
+
+StepTime TimeSteps(Model& model, uint32_t sequences, uint32_t rows, uint32_t steps) {
   std::vector<double> seconds;
+  double cpu_start = 0.0;
   for (uint32_t step = 0; step < steps + 2; ++step) {
+    if (step == 2) cpu_start = CpuSeconds();
     const StepPlan plan = MakePlan(sequences, rows, rows > 1 ? 0 : 64 + step, step + 1);
     const double start = Now();
     const auto logits = model.Forward(plan);
-    if (!logits.ok()) return 0.0;
+    if (!logits.ok()) return {};
     if (step >= 2) seconds.push_back(Now() - start);
   }
   std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-  return seconds[seconds.size() / 2];
+  return {seconds[seconds.size() / 2], (CpuSeconds() - cpu_start) / steps};
 }
 
 std::string CpuName() {
@@ -131,15 +143,15 @@ int Run(int argc, char** argv) {
   const double bandwidth = ReadBandwidth(threads);
   std::printf("reads %.1f GB/s: at most %.0f weight passes a second\n", bandwidth * 1e-9,
               bandwidth / static_cast<double>(info.weight_bytes));
-  for (const uint32_t batch : {1U, 8U, 32U}) {
-    const double seconds = StepSeconds(**model, batch, 1, 40);
-    std::printf("decode  batch %2u  %7.2f ms  %7.1f tok/s  (memory allows %.0f)\n", batch,
-                seconds * 1e3, batch / seconds,
-                batch * bandwidth / static_cast<double>(info.weight_bytes));
-  }
-  const double seconds = StepSeconds(**model, 1, 512, 5);
-  std::printf("prefill 512       %7.2f ms  %7.1f tok/s  (memory allows %.0f)\n", seconds * 1e3,
-              512 / seconds, 512 * bandwidth / static_cast<double>(info.weight_bytes));
+  const auto print = [&](const char* what, uint32_t rows, const StepTime& time) {
+    std::printf("%-16s %8.2f ms %8.1f tok/s  (%.2f ms of processor time; memory allows %.0f)\n",
+                what, time.seconds * 1e3, rows / time.seconds, time.cpu_seconds * 1e3,
+                rows * bandwidth / static_cast<double>(info.weight_bytes));
+  };
+  print("decode batch 1", 1, TimeSteps(**model, 1, 1, 40));
+  print("decode batch 8", 8, TimeSteps(**model, 8, 1, 40));
+  print("decode batch 32", 32, TimeSteps(**model, 32, 1, 40));
+  print("prefill 512", 512, TimeSteps(**model, 1, 512, 3));
   return 0;
 }
 

@@ -170,7 +170,9 @@ TEST(OpenAiRequestTest, NamesTheFieldAtFault) {
       continue;
     }
     EXPECT_EQ(ParamOf(fault), name) << value;
-    if (fault) EXPECT_EQ(fault->http_status, 400);
+    if (fault) {
+      EXPECT_EQ(fault->http_status, 400);
+    }
   }
 }
 
@@ -262,9 +264,15 @@ TEST(OpenAiRequestTest, TheJsonTestSuiteIsReadAsItsNamesSay) {
     const Fault fault = ParseJsonBody(text.str(), 32, out);
     const bool json_fault =
         fault.has_value() && fault->message.find("must be a JSON object") == std::string::npos;
-    if (name[0] == 'n') EXPECT_TRUE(json_fault) << name;
-    if (name[0] == 'y') EXPECT_EQ(json_fault, refused.count(name) > 0) << name;
-    if (fault) EXPECT_EQ(fault->http_status, 400);
+    if (name[0] == 'n') {
+      EXPECT_TRUE(json_fault) << name;
+    }
+    if (name[0] == 'y') {
+      EXPECT_EQ(json_fault, refused.count(name) > 0) << name;
+    }
+    if (fault) {
+      EXPECT_EQ(fault->http_status, 400);
+    }
     ++read;
   }
   EXPECT_GT(read, 300U);

@@ -1,5 +1,9 @@
-// What the AVX2 files share: the 8 lanes as one vector. Everything here is static: a function with
-// external linkage, compiled for AVX2, could be picked for the whole program.
+// What the AVX2 files share: the 8 lanes of the reduction layout (kernels.h) as one vector.
+//
+// Include it only from files that are compiled with -mavx2 -mfma -mf16c. Everything with a body is
+// static: a function with external linkage, compiled for AVX2, could be picked for the whole
+// program and end it on a processor without AVX2. For the same reason these files use no standard
+// library templates. Every function gives the bits of its plain counterpart in scalar_kernels.cc.
 #pragma once
 
 #include <immintrin.h>
@@ -11,7 +15,8 @@
 
 namespace muselet::cpu::avx2 {
 
-// The kernels, one file a group.
+// The kernels, one file a group; contracts in kernels.h. Shapes that a kernel has no vector form
+// for (heads that are not a multiple of 8) go to the plain one.
 void MatMulFloat(const MatMulTile& tile);
 void MatMulInt8(const MatMulTile& tile);
 void QuantizeRow(const float* x, uint32_t row, const QuantizedRows& out);
@@ -21,6 +26,7 @@ void AttendChunk(const AttentionChunk& chunk);
 void MergeChunk(const AttentionMerge& merge);
 void KvWrite(const KvWriteHead& head);
 
+// e^x in every lane, for x clamped to [-87, 88].
 static inline __m256 Exp(__m256 x) {
   x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.0F)), _mm256_set1_ps(88.0F));
   const __m256 round = _mm256_set1_ps(12582912.0F);
@@ -47,6 +53,7 @@ static inline float AddLanes(__m256 lanes) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+// Eight IEEE halves, of any alignment.
 static inline __m256 LoadHalves(const void* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
 }
@@ -58,6 +65,7 @@ static inline __m256 LoadTail(const float* from, uint32_t count) {
   return _mm256_load_ps(lanes);
 }
 
+// Stores the first `count` < 8 lanes.
 static inline void StoreTail(float* to, uint32_t count, __m256 value) {
   alignas(32) float lanes[8];
   _mm256_store_ps(lanes, value);

@@ -34,6 +34,9 @@ class ThreadPool {
         &body);
   }
 
+  // Workers that stand still until the next job. Any thread.
+  uint32_t parked() const { return parked_.load(); }
+
   // The CPUs that this process may run on; at least 1.
   static uint32_t AvailableCpus();
 

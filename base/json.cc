@@ -7,35 +7,38 @@
 namespace muselet {
 namespace {
 
-// Builds nothing: checks limits and duplicate keys in one pass before the value is built, so that a
-// hostile text costs no memory beyond the keys of the objects that are open.
-class Checker : public nlohmann::json_sax<Json> {
+// Builds the value in one pass and stops at the first limit or duplicate key. nlohmann's own
+// builder searches an ordered object for each key it adds, which is quadratic in a hostile object;
+// this one knows the keys of the open objects and appends.
+class Builder : public nlohmann::json_sax<Json> {
  public:
-  explicit Checker(const JsonLimits& limits) : limits_(limits) {}
+  explicit Builder(const JsonLimits& limits) : limits_(limits) {}
 
-  bool null() override { return Count(); }
-  bool boolean(bool) override { return Count(); }
-  bool number_integer(number_integer_t) override { return Count(); }
-  bool number_unsigned(number_unsigned_t) override { return Count(); }
+  bool null() override { return Add(Json()); }
+  bool boolean(bool value) override { return Add(Json(value)); }
+  bool number_integer(number_integer_t value) override { return Add(Json(value)); }
+  bool number_unsigned(number_unsigned_t value) override { return Add(Json(value)); }
   bool number_float(number_float_t value, const string_t& text) override {
     if (!std::isfinite(value)) return Fail("number out of range: " + text.substr(0, 32));
-    return Count();
+    return Add(Json(value));
   }
-  bool string(string_t&) override { return Count(); }
+  bool string(string_t& value) override { return Add(Json(std::move(value))); }
   bool binary(binary_t&) override { return Fail("binary value"); }
   bool start_object(std::size_t) override {
     keys_.emplace_back();
-    return Open();
+    return Open(Json::object());
   }
   bool end_object() override {
     keys_.pop_back();
     return Close();
   }
-  bool start_array(std::size_t) override { return Open(); }
+  bool start_array(std::size_t) override { return Open(Json::array()); }
   bool end_array() override { return Close(); }
   bool key(string_t& name) override {
-    if (!keys_.back().insert(name).second)
+    if (!keys_.back().insert(name).second) {
       return Fail("duplicate key \"" + name.substr(0, 64) + "\"");
+    }
+    key_ = std::move(name);
     return Count();
   }
   bool parse_error(std::size_t position, const std::string&,
@@ -43,23 +46,43 @@ class Checker : public nlohmann::json_sax<Json> {
     return Fail("not valid JSON at byte " + std::to_string(position));
   }
 
+  Json TakeValue() { return std::move(root_); }
   const std::string& problem() const { return problem_; }
 
  private:
   bool Count() {
-    if (++values_ > limits_.values_max)
+    if (++values_ > limits_.values_max) {
       return Fail("more than " + std::to_string(limits_.values_max) + " values");
+    }
     return true;
   }
-  bool Open() {
-    if (++depth_ > limits_.depth_max) {
+  bool Add(Json value) {
+    Place(std::move(value));
+    return Count();
+  }
+  bool Open(Json empty) {
+    if (open_.size() >= limits_.depth_max) {
       return Fail("nested deeper than " + std::to_string(limits_.depth_max) + " levels");
     }
+    // Stays valid: a container does not grow while one of its members is open.
+    open_.push_back(Place(std::move(empty)));
     return Count();
   }
   bool Close() {
-    --depth_;
+    open_.pop_back();
     return true;
+  }
+  Json* Place(Json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    if (auto* array = open_.back()->get_ptr<Json::array_t*>()) {
+      return &array->emplace_back(std::move(value));
+    }
+    Json::object_t& object = *open_.back()->get_ptr<Json::object_t*>();
+    object.push_back({std::move(key_), std::move(value)});
+    return &object.back().second;
   }
   bool Fail(std::string problem) {
     problem_ = std::move(problem);
@@ -67,7 +90,9 @@ class Checker : public nlohmann::json_sax<Json> {
   }
 
   JsonLimits limits_;
-  size_t depth_ = 0;
+  Json root_;
+  std::vector<Json*> open_;
+  std::string key_;  // of the member that comes next
   size_t values_ = 0;
   std::vector<std::unordered_set<std::string>> keys_;
   std::string problem_;
@@ -82,11 +107,13 @@ Status WrongType(std::string_view where, std::string_view key, std::string_view 
 }  // namespace
 
 Result<Json> ParseJson(std::string_view text, const JsonLimits& limits) {
-  Checker checker(limits);
-  if (!Json::sax_parse(text.begin(), text.end(), &checker)) {
-    return InvalidArgument(checker.problem().empty() ? "not valid JSON" : checker.problem());
+  // The library takes a NUL byte for the end of its input.
+  if (text.find('\0') != std::string_view::npos) return InvalidArgument("not valid JSON: NUL byte");
+  Builder builder(limits);
+  if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
+    return InvalidArgument(builder.problem().empty() ? "not valid JSON" : builder.problem());
   }
-  return Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  return builder.TakeValue();
 }
 
 std::string WriteJson(const Json& value) {

@@ -2,14 +2,12 @@
 // request owner, the node's admission) take and give these and do no I/O; comms/codec turns them
 // into protobuf envelopes (comms/proto/wire.proto) and back.
 //
-//   gateway   -> scheduler  Hello, Place, Release, Heartbeat     scheduler -> gateway  Welcome,
-//   ModelTable, Ticket,
-//                                                                                      Refused,
-//                                                                                      Lost,
-//                                                                                      Unknown
-//   node      -> scheduler  Hello, Report, Goodbye               scheduler -> node     Welcome,
-//   Unknown gateway   -> node       Hello, Submit, Cancel, Heartbeat     node -> gateway Welcome,
-//   Tokens, Unknown
+//   gateway -> scheduler  Hello, Place, Release, Heartbeat, Goodbye
+//   scheduler -> gateway  Welcome, ModelTable, Ticket, Refused, Lost, Unknown, Heartbeat, Goodbye
+//   node -> scheduler     Hello, Report, Goodbye
+//   scheduler -> node     Welcome, Unknown, Heartbeat, Goodbye
+//   gateway -> node       Hello, Submit, Cancel, Heartbeat, Goodbye
+//   node -> gateway       Welcome, Tokens, Unknown
 //
 // Rules: schedulers and nodes bind, the others connect. Every message may arrive twice, late or
 // never; (request, choice, attempt, index) makes duplicates harmless. Times on the wire are

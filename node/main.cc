@@ -26,10 +26,7 @@ int main(int argc, char** argv) {
   muselet::CommandHandlers handlers;
   handlers.serve = muselet::RunServe;
   handlers.run = muselet::RunRole;
-  handlers.inspect_model = [](const std::string& path, bool json) -> muselet::Result<std::string> {
-    ASSIGN_OR_RETURN(const auto checkpoint, muselet::Checkpoint::Open(path));
-    return json ? muselet::InspectJson(*checkpoint) : muselet::InspectText(*checkpoint);
-  };
+  handlers.inspect_model = InspectModel;
   const muselet::CommandStreams streams{std::cin, std::cout, std::cerr, isatty(STDIN_FILENO) != 0,
                                         isatty(STDERR_FILENO) != 0};
   return muselet::RunCli(std::vector<std::string>(argv + 1, argv + argc),

@@ -30,6 +30,17 @@ void AddScheduler(std::vector<Option>& rows) {
       [](auto& c) -> auto& { return c.scheduler.peer_timeout_us; });
   Add(
       rows, group,
+      {"scheduler.place_timeout", ValueKind::kDuration,
+       "Longest wait for a replica of a model that has none, when the request has no deadline",
+       100e3, 3600e6},
+      [](auto& c) -> auto& { return c.scheduler.place_timeout_us; });
+  Add(
+      rows, group,
+      {"scheduler.ticket_lease", ValueKind::kDuration,
+       "A place that no report of its replica mentions for this long is taken back", 1e6, 3600e6},
+      [](auto& c) -> auto& { return c.scheduler.ticket_lease_us; });
+  Add(
+      rows, group,
       {"scheduler.retry_after", ValueKind::kDuration,
        "Wait told to clients that are refused because the line is full", 0, 3600e6},
       [](auto& c) -> auto& { return c.scheduler.retry_after_us; });

@@ -29,6 +29,26 @@ TEST(ParseJson, StopsAtTheValueLimit) {
   EXPECT_TRUE(ParseJson("[1,2,3]", {.depth_max = 8, .values_max = 4}).ok());
 }
 
+TEST(ParseJson, RefusesANulByteWherever) {
+  EXPECT_FALSE(ParseJson(std::string_view("123\0", 4)).ok());
+  EXPECT_FALSE(ParseJson(std::string_view("\"a\0\"", 4)).ok());
+}
+
+TEST(ParseJson, BuildsNestedValues) {
+  const char* text = R"({"a":[1,{"b":[],"c":{"d":-2.5}},"x"],"e":{},"f":18446744073709551615})";
+  EXPECT_EQ(WriteJson(*ParseJson(text)), text);
+}
+
+// Quadratic work in the number of keys would not end within the test's time.
+TEST(ParseJson, TakesAHugeObjectInLinearTime) {
+  std::string text = "{";
+  for (int i = 0; i < 400'000; ++i) text += "\"" + std::to_string(i) + "\":0,";
+  text += "\"end\":1}";
+  const Result<Json> value = ParseJson(text, {.depth_max = 8, .values_max = 1'000'000});
+  ASSERT_TRUE(value.ok());
+  EXPECT_EQ(value->size(), 400'001U);
+}
+
 TEST(JsonMembers, NameTheKeyAndTheTypeTheyExpected) {
   const Json object = *ParseJson(R"({"n": 3, "s": "x", "none": null})");
   EXPECT_EQ(*GetInt(object, "n", 0, "f"), 3);

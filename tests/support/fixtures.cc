@@ -32,7 +32,8 @@ std::string GoldenPath(const std::string& name) {
 }
 
 std::optional<std::string> SharedPath(const std::string& name) {
-  return IfExists(Root() / ".." / "shared" / "data" / name);
+  const auto shared = IfExists(Root() / ".." / "shared" / "data" / name);
+  return shared ? shared : IfExists(Root() / "tests" / "golden" / name);
 }
 
 std::optional<std::string> SmolLm2Path() {

@@ -12,7 +12,7 @@ namespace muselet::testing {
 // Absolute path of tests/golden/<name>; fails the test program if it is missing.
 std::string GoldenPath(const std::string& name);
 
-// Absolute path of ../shared/data/<name>, or nothing.
+// Absolute path of ../shared/data/<name>, else of tests/golden/<name>, or nothing.
 std::optional<std::string> SharedPath(const std::string& name);
 
 // Path of SmolLM2-135M-Instruct.Q4_1.gguf, or nothing.

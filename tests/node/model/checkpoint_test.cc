@@ -73,7 +73,7 @@ TEST_F(CheckpointTest, ReadsAHuggingFaceDirectory) {
 }
 
 TEST_F(CheckpointTest, ReadsAGgufFileAsTheSameModel) {
-  const auto gguf = Checkpoint::Open(GoldenPath("models/gguf/llama-tied-gqa.F16.gguf"));
+  const auto gguf = Checkpoint::Open(GoldenPath("gguf/llama-tied-gqa.F16.gguf"));
   const auto directory = Open(config_);
   ASSERT_TRUE(gguf.ok()) << gguf.status().message();
   const ModelConfig& a = (*gguf)->config();
@@ -226,7 +226,7 @@ TEST_F(CheckpointTest, DigestFollowsTheBytes) {
 }
 
 TEST_F(CheckpointTest, InspectionTellsWhatTheModelIs) {
-  const auto checkpoint = Checkpoint::Open(GoldenPath("models/gguf/llama-tied-gqa.Q4_1.gguf"));
+  const auto checkpoint = Checkpoint::Open(GoldenPath("gguf/llama-tied-gqa.Q4_1.gguf"));
   ASSERT_TRUE(checkpoint.ok());
   const auto json = ParseJson(InspectJson(**checkpoint));
   ASSERT_TRUE(json.ok());

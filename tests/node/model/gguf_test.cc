@@ -77,7 +77,7 @@ void ExpectFiles(const std::string& folder) {
 }
 
 TEST_F(GgufTest, DequantisesTensorsAsTheReferenceDoes) {
-  ExpectFiles(testing::GoldenPath("models/gguf"));
+  ExpectFiles(testing::GoldenPath("gguf"));
 }
 
 TEST_F(GgufTest, DequantisesEverySupportedTypeAsTheReferenceDoes) {

@@ -7,9 +7,9 @@ namespace muselet {
 ClientSession::ClientSession(Hello hello, const PeerTiming& timing, bool sends_heartbeats)
     : hello_(std::move(hello)), timing_(timing), sends_heartbeats_(sends_heartbeats) {}
 
-void ClientSession::SetHello(Hello hello) {
-  hello_ = std::move(hello);
-  hello_pending_ = true;
+void ClientSession::Lose(std::string reason, Step& step) {
+  if (std::exchange(state_, State::kAway) == State::kAway) return;
+  step.events.push_back({Event::Kind::kLost, std::move(reason)});
 }
 
 ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t now_us) {
@@ -17,9 +17,8 @@ ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t 
   if (envelope.instance == replaced_instance_ && replaced_instance_ != 0) return step;
   if (instance_ != 0 && envelope.instance != instance_) {
     replaced_instance_ = std::exchange(instance_, 0);
-    state_ = State::kAway;
     hello_pending_ = true;
-    step.events.push_back(Event::kReplaced);
+    Lose("it restarted", step);
   }
   last_heard_us_ = now_us;
   if (const auto* welcome = std::get_if<Welcome>(&envelope.body)) {
@@ -28,39 +27,44 @@ ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t 
     if (state_ == State::kAway) {
       state_ = State::kJoined;
       next_send_us_ = now_us + timing_.heartbeat_interval_us;
-      step.events.push_back(Event::kJoined);
+      step.events.push_back({Event::Kind::kJoined, {}});
     }
   } else if (std::holds_alternative<Unknown>(envelope.body)) {
     // Several Unknowns may be on their way: one Hello an interval answers them all.
     if (state_ == State::kJoined || hello_pending_) {
-      state_ = State::kAway;
+      Lose("it does not know us any more", step);
       hello_pending_ = false;
       step.send.emplace_back(hello_);
       next_send_us_ = now_us + timing_.heartbeat_interval_us;
     }
-  } else if (std::holds_alternative<Goodbye>(envelope.body) && state_ == State::kJoined) {
-    state_ = State::kAway;
-    step.events.push_back(Event::kLost);
+  } else if (const auto* goodbye = std::get_if<Goodbye>(&envelope.body)) {
+    Lose("it said goodbye: " + goodbye->reason, step);
   }
+  step.known = joined();
   return step;
 }
 
 ClientSession::Step ClientSession::OnTick(int64_t now_us) {
   Step step;
   if (WasStuck(std::exchange(last_tick_us_, now_us), now_us, timing_)) last_heard_us_ = now_us;
-  if (state_ == State::kJoined && now_us - last_heard_us_ > timing_.timeout_us) {
-    state_ = State::kAway;
-    step.events.push_back(Event::kLost);
-  }
+  const int64_t silence_us = now_us - last_heard_us_;
+  if (silence_us > timing_.timeout_us) Lose("it is silent", step);
   const bool due = !next_send_us_ || now_us >= *next_send_us_;
   if (!due && !hello_pending_) return step;
-  if (state_ == State::kAway || hello_pending_) {
+  if (state_ == State::kAway || hello_pending_ || silence_us > timing_.timeout_us / 4) {
     step.send.emplace_back(hello_);
   } else if (sends_heartbeats_) {
     step.send.emplace_back(Heartbeat{});
   }
   hello_pending_ = false;
   next_send_us_ = now_us + timing_.heartbeat_interval_us;
+  return step;
+}
+
+ClientSession::Step ClientSession::OnUnreachable() {
+  Step step;
+  hello_pending_ = true;
+  Lose("the connection broke", step);
   return step;
 }
 

@@ -32,39 +32,48 @@ inline bool WasStuck(int64_t last_tick_us, int64_t now_us, const PeerTiming& tim
 
 class ClientSession {
  public:
-  enum class Event {
-    kReplaced,  // another process answers under this endpoint: all that the old one held is gone
-    kJoined,    // it knows us now: send it what it must know (reports, open requests)
-    kLost,      // silent for too long, or it said Goodbye; Hello goes on being repeated
+  // kJoined and kLost take turns; kJoined is the first.
+  struct Event {
+    enum class Kind {
+      kJoined,  // it knows us now: send it what it must know (reports, open requests)
+      kLost,    // all that it held for us is gone, or may be; Hello goes on being repeated
+    };
+    Kind kind;
+    std::string reason;  // of kLost: "it is silent"
   };
   struct Step {
     std::vector<Message> send;
-    std::vector<Event> events;  // in order; kReplaced comes before its kJoined
+    std::vector<Event> events;  // in order
+    // The sender is the process that knows us: the owner handles the body (of other kinds than
+    // Welcome and Heartbeat). What strangers and replaced processes say must not be listened to.
+    bool known = false;
   };
 
   // `sends_heartbeats` false: the owner's own regular messages (a node's reports) are its sign of
-  // life.
+  // life. A peer that has had nothing to say for a quarter of the timeout is asked by a Hello,
+  // which is always answered.
   ClientSession(Hello hello, const PeerTiming& timing, bool sends_heartbeats = true);
 
   Step OnEnvelope(const Envelope& envelope, int64_t now_us);
   Step OnTick(int64_t now_us);
-  // What we are has changed (a replica is ready, or has a new epoch): said at the next tick.
-  void SetHello(Hello hello);
+  // The connection broke, or a Send said kUnavailable: the next tick says Hello.
+  Step OnUnreachable();
 
   bool joined() const { return state_ == State::kJoined; }
-  // Of the last process that said Welcome; empty and 0 before.
+  // Of the last process that said Welcome; empty before.
   const std::string& peer_name() const { return peer_name_; }
-  uint64_t peer_instance() const { return instance_; }
 
  private:
   enum class State { kAway, kJoined };
 
-  Hello hello_;
-  PeerTiming timing_;
-  bool sends_heartbeats_;
+  void Lose(std::string reason, Step& step);
+
+  const Hello hello_;
+  const PeerTiming timing_;
+  const bool sends_heartbeats_;
   State state_ = State::kAway;
   std::string peer_name_;
-  uint64_t instance_ = 0;
+  uint64_t instance_ = 0;           // of the last process that said Welcome; 0 before
   uint64_t replaced_instance_ = 0;  // its late messages are ignored
   int64_t last_heard_us_ = 0;
   int64_t last_tick_us_ = 0;

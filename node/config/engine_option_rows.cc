@@ -123,8 +123,8 @@ void AddEngine(std::vector<Option>& rows) {
   Add(
       rows, group,
       {"engine.peer_timeout", ValueKind::kDuration,
-       "Silence after which a gateway counts as gone and its sequences are cancelled", 100e3,
-       3600e6},
+       "Silence after which a scheduler or a gateway counts as gone, its sequences cancelled",
+       100e3, 3600e6},
       [](auto& c) -> auto& { return c.engine.peer_timeout_us; });
 }
 

@@ -35,8 +35,8 @@ struct EngineOptions {
   BatchOptions batch;
   uint32_t context_tokens = 0;  // 0 = what the checkpoint says
   int64_t report_interval_us = 100'000;
-  int64_t peer_timeout_us =
-      3'000'000;  // a gateway this silent is gone: its sequences are cancelled
+  // A gateway this silent is gone: its sequences are cancelled. A scheduler this silent is lost.
+  int64_t peer_timeout_us = 3'000'000;
 };
 
 }  // namespace muselet

@@ -116,8 +116,10 @@ Status ReplicaServer::Core::Start(std::shared_ptr<Model> model, WireContext& con
   hello.name = peer.name;
   hello.software_version = options_.software_version;
   hello.replicas = {info_};
+  const PeerTiming timing{options_.engine.report_interval_us, options_.engine.peer_timeout_us};
   for (const std::string& endpoint : options_.schedulers) {
-    ASSIGN_OR_RETURN(auto link, SchedulerLink::Connect(loop_, context, peer, endpoint, hello));
+    ASSIGN_OR_RETURN(auto link,
+                     SchedulerLink::Connect(loop_, context, peer, endpoint, hello, timing));
     schedulers_.push_back(std::move(link));
   }
   timer_ = std::make_unique<PeriodicTimer>(loop_, options_.engine.report_interval_us,

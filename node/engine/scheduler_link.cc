@@ -6,49 +6,49 @@
 
 namespace muselet {
 
+SchedulerLink::SchedulerLink(EventLoop& loop, Hello hello, const PeerTiming& timing)
+    : loop_(loop), session_(std::move(hello), timing, /*sends_heartbeats=*/false) {}
+
 Result<std::unique_ptr<SchedulerLink>> SchedulerLink::Connect(EventLoop& loop, WireContext& context,
                                                               const LocalPeer& local,
                                                               const std::string& endpoint,
-                                                              Hello hello) {
-  std::unique_ptr<SchedulerLink> link(new SchedulerLink(std::move(hello)));
+                                                              Hello hello,
+                                                              const PeerTiming& timing) {
+  std::unique_ptr<SchedulerLink> link(new SchedulerLink(loop, std::move(hello), timing));
   SchedulerLink* raw = link.get();
   ASSIGN_OR_RETURN(link->client_,
-                   MessageClient::Connect(loop, context, local, endpoint,
-                                          [raw](Envelope envelope) { raw->OnEnvelope(envelope); }));
-  link->SayHello();
+                   MessageClient::Connect(loop, context, local, endpoint, [raw](Envelope envelope) {
+                     raw->Apply(raw->session_.OnEnvelope(envelope, raw->loop_.NowUs()));
+                   }));
+  link->client_->OnDisconnect([raw] { raw->Apply(raw->session_.OnUnreachable()); });
+  link->Apply(link->session_.OnTick(loop.NowUs()));
   return link;
 }
 
-void SchedulerLink::SayHello() {
-  // Not connected yet: the next report interval says it again.
-  (void)client_->Send(hello_);
-}
-
-void SchedulerLink::OnEnvelope(const Envelope& envelope) {
-  if (const auto* welcome = std::get_if<Welcome>(&envelope.body)) {
-    if (!welcomed_ || instance_ != envelope.instance) {
-      LogInfo("announced to scheduler",
-              {{"scheduler", welcome->name}, {"endpoint", client_->endpoint()}});
-    }
-    welcomed_ = true;
-    instance_ = envelope.instance;
-  } else if (std::holds_alternative<Unknown>(envelope.body)) {
-    welcomed_ = false;
-    SayHello();
-  }
-}
-
 void SchedulerLink::SendReport(const Report& report) {
-  if (!welcomed_) {
-    SayHello();
-    return;
-  }
-  if (client_->Send(report).code() == StatusCode::kUnavailable) welcomed_ = false;
+  Apply(session_.OnTick(loop_.NowUs()));
+  if (session_.joined()) Send(report);
 }
 
 void SchedulerLink::SayGoodbye(const std::string& reason) {
-  if (welcomed_) (void)client_->Send(Goodbye{reason});
-  welcomed_ = false;
+  if (session_.joined()) (void)client_->Send(Goodbye{reason});
+}
+
+void SchedulerLink::Send(Message message) {
+  if (client_->Send(std::move(message)).code() == StatusCode::kUnavailable)
+    Apply(session_.OnUnreachable());
+}
+
+void SchedulerLink::Apply(ClientSession::Step step) {
+  for (const ClientSession::Event& event : step.events) {
+    if (event.kind == ClientSession::Event::Kind::kJoined) {
+      LogInfo("announced to scheduler",
+              {{"scheduler", session_.peer_name()}, {"endpoint", client_->endpoint()}});
+    } else {
+      LogWarn("lost a scheduler", {{"endpoint", client_->endpoint()}, {"why", event.reason}});
+    }
+  }
+  for (Message& message : step.send) Send(std::move(message));
 }
 
 }  // namespace muselet

@@ -1,10 +1,11 @@
-// A replica's connection to one scheduler: says Hello until it is welcomed, then carries reports;
-// starts over when the scheduler restarts or the connection breaks. Loop thread only.
+// A replica's connection to one scheduler: the socket of a ClientSession whose sign of life is the
+// reports. Loop thread only.
 #pragma once
 
 #include <memory>
 #include <string>
 
+#include "base/peer_session.h"
 #include "comms/event_loop.h"
 #include "comms/message_socket.h"
 
@@ -12,26 +13,28 @@ namespace muselet {
 
 class SchedulerLink {
  public:
-  // kInvalidArgument for a bad endpoint. `hello` is what announces us, every time.
+  // kInvalidArgument for a bad endpoint. `hello` is what announces us, every time. The heartbeat
+  // interval of `timing` is the one at which reports are sent.
   static Result<std::unique_ptr<SchedulerLink>> Connect(EventLoop& loop, WireContext& context,
                                                         const LocalPeer& local,
-                                                        const std::string& endpoint, Hello hello);
+                                                        const std::string& endpoint, Hello hello,
+                                                        const PeerTiming& timing);
 
-  bool welcomed() const { return welcomed_; }
-  // The report if we are welcome there, else another Hello. A report that does not get through is
-  // followed by a newer one: nothing is kept.
+  bool welcomed() const { return session_.joined(); }
+  // To be called regularly: also notices that the scheduler went away, and says Hello again. The
+  // report is sent if we are welcome there. One that does not get through is followed by a newer
+  // one: nothing is kept.
   void SendReport(const Report& report);
   void SayGoodbye(const std::string& reason);
 
  private:
-  explicit SchedulerLink(Hello hello) : hello_(std::move(hello)) {}
-  void OnEnvelope(const Envelope& envelope);
-  void SayHello();
+  SchedulerLink(EventLoop& loop, Hello hello, const PeerTiming& timing);
+  void Send(Message message);
+  void Apply(ClientSession::Step step);
 
-  const Hello hello_;
+  EventLoop& loop_;
+  ClientSession session_;
   std::unique_ptr<MessageClient> client_;
-  bool welcomed_ = false;
-  uint64_t instance_ = 0;  // of the scheduler that welcomed us
 };
 
 }  // namespace muselet

@@ -1,5 +1,5 @@
-// A gateway's connection to one scheduler or node: says Hello until it is welcomed, heartbeats,
-// notices silence, a broken connection and a restarted peer, and starts over for ever.
+// A gateway's connection to one scheduler or node: the socket of a ClientSession, which says what
+// to send and when the peer is there.
 //
 // Loop thread only. Callbacks come from Tick, Send or the loop, and may not destroy the link.
 #pragma once
@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "base/peer_session.h"
 #include "comms/event_loop.h"
 #include "comms/message_socket.h"
 
@@ -37,8 +38,6 @@ class PeerLink {
   ~PeerLink();
 
   bool up() const { return up_; }
-  // The name that the peer gave in its Welcome; "" before.
-  const std::string& peer_name() const { return peer_name_; }
   // As MessageClient::Send; kUnavailable also while not up. A send that finds the connection broken
   // takes the link down.
   Status Send(Message message);
@@ -46,23 +45,15 @@ class PeerLink {
   void Tick(int64_t now_us);
 
  private:
-  PeerLink(EventLoop& loop, const PeerLinkOptions& options, Callbacks callbacks)
-      : loop_(loop), options_(options), callbacks_(std::move(callbacks)) {}
+  PeerLink(EventLoop& loop, const PeerLinkOptions& options, Callbacks callbacks);
   void OnEnvelope(Envelope envelope);
-  void SayHello(int64_t now_us);
-  void GoDown(const std::string& why);
+  void Apply(ClientSession::Step step);
 
   EventLoop& loop_;
-  const PeerLinkOptions options_;
   const Callbacks callbacks_;
+  ClientSession session_;
   std::unique_ptr<MessageClient> client_;
-  bool up_ = false;
-  std::string peer_name_;
-  uint64_t peer_instance_ = 0;  // 0 = not known yet
-  int64_t heard_us_ = 0;
-  int64_t ticked_us_ = 0;
-  int64_t next_hello_us_ = 0;
-  int64_t next_heartbeat_us_ = 0;
+  bool up_ = false;  // as the callbacks were told
 };
 
 }  // namespace muselet

@@ -34,7 +34,7 @@ class FakePeer {
 
   bool joined() const { return session_.joined(); }
   int joins = 0;
-  int replaced = 0;
+  int losses = 0;
   std::vector<Ticket> tickets;
   std::vector<Lost> lost;
   std::vector<ModelState> models;
@@ -61,10 +61,8 @@ class FakePeer {
   }
   void Apply(ClientSession::Step step) {
     for (Message& message : step.send) Send(std::move(message));
-    for (const ClientSession::Event event : step.events) {
-      if (event == ClientSession::Event::kJoined) ++joins;
-      if (event == ClientSession::Event::kReplaced) ++replaced;
-    }
+    for (const ClientSession::Event& event : step.events)
+      ++(event.kind == ClientSession::Event::Kind::kJoined ? joins : losses);
   }
 
   EventLoop& loop_;
@@ -195,7 +193,7 @@ TEST_P(SchedulerServiceTcpTest, RestartedSchedulerFindsEverybodyAgainAndAttaches
   const std::string endpoint = service_->endpoint();
   service_.reset();
   ASSERT_TRUE(RunUntil([&] { return Start(endpoint).ok(); }));
-  ASSERT_TRUE(RunUntil([&] { return gateway_->replaced == 1 && gateway_->joins == 2; }));
+  ASSERT_TRUE(RunUntil([&] { return gateway_->losses == 1 && gateway_->joins == 2; }));
   gateway_->tickets.clear();
   gateway_->Send(PlaceOf(1));
   ASSERT_TRUE(RunUntil([&] { return !gateway_->tickets.empty(); }));

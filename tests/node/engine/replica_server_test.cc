@@ -178,6 +178,23 @@ TEST_F(ReplicaServerTest, AnnouncesItselfUntilItIsWelcomeThenReports) {
   Await([&] { return reports_.size() > reported; });
 }
 
+TEST_F(ReplicaServerTest, ASchedulerThatFallsSilentIsLostAndFoundAgain) {
+  peer_timeout_us_ = 100'000;
+  StartReplica();
+  Await([&] { return server_->Health().schedulers_connected == 1; });
+  welcoming_ = false;
+  Await([&] { return server_->Health().schedulers_connected == 0; });
+  // More than can be on their way from before the loss: the last reports have arrived, too.
+  size_t greeted = hellos_.size();
+  Await([&] { return hellos_.size() >= greeted + 25; });
+  const size_t reported = reports_.size();
+  greeted = hellos_.size();
+  Await([&] { return hellos_.size() >= greeted + 3; });
+  EXPECT_EQ(reports_.size(), reported);
+  welcoming_ = true;
+  Await([&] { return reports_.size() > reported; });
+}
+
 TEST_F(ReplicaServerTest, ReportsNameTheSequencesThatItHolds) {
   StartReplica();
   Await([&] { return welcomes_ > 0; });

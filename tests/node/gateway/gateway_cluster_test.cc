@@ -204,7 +204,7 @@ TEST_F(GatewayClusterTest, ANodeThatDiesInTheMiddleIsNotNoticedInTheStream) {
   for (auto& node : nodes_) {
     if (node.get() == busy) node.reset();
   }
-  ASSERT_TRUE(StepUntil(*seen, 12));
+  ASSERT_TRUE(StepUntil(*seen, 12)) << (seen->error ? seen->error->status.ToString() : "no error");
   ASSERT_TRUE(TurnUntil(loop_, [&] { return seen->over(); }));
   ExpectWhole(*seen, 12);
   EXPECT_GE(service_->counters().retries, 1U);

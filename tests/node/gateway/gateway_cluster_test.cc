@@ -91,7 +91,8 @@ class GatewayClusterTest : public ::testing::Test {
     options.name = "g0";
     options.schedulers = {endpoint_};
     options.gateway.heartbeat_interval_us = 20'000;
-    options.gateway.peer_timeout_us = 300'000;
+    // Well above the scheduler's: a ticket to a dead node must cost one attempt, not all of them.
+    options.gateway.peer_timeout_us = 600'000;
     options.models = {{"bytes", ByteTextModel(), 64, kByteVocab, {kEndToken}}};
     auto service = GatewayService::Start(options, {"g0", 7}, loop_, context_, metrics_);
     CHECK(service.ok(), service.status().message());

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the given targets of one CMake preset (PRESET, default release); prints the compiler's output only when it fails.
+# Builds the given targets of one CMake preset (PRESET, default release); prints what the compiler says only when it
+# fails.
 # Usage: [PRESET=dev] deploy/build.sh TARGET...
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a bare Debian 12 to a streamed answer: installs the packages, builds, obtains the default model, starts the server,
-# asks it one question over HTTP and goes on serving until Ctrl-C.
+# From a bare Debian 12 to a streamed answer: installs the packages, builds, obtains the default model, starts the
+# server, asks it one question over HTTP and goes on serving until Ctrl-C.
 #
 # Usage: deploy/quickstart.sh [--once] [--http HOST:PORT] [--question TEXT]
 #   --once      stop after the answer
@@ -18,7 +18,7 @@ while [[ $# -gt 0 ]]; do
     --once) once=true ;;
     --http) http=${2:?--http needs HOST:PORT}; shift ;;
     --question) question=${2:?--question needs a text}; shift ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "quickstart.sh: unknown argument $1 (try --help)" >&2; exit 2 ;;
   esac
   shift

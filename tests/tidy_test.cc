@@ -22,7 +22,10 @@ constexpr size_t kFunctionLinesMax = 70;
 constexpr double kHeaderCommentShareMin = 0.12;
 
 // Functions that may be longer, each with its reason.
-const std::map<std::string, std::string> kLongFunctions = {};
+const std::map<std::string, std::string> kLongFunctions = {
+    {"tests/node/gateway/openai_request_test.cc:TEST(OpenAiRequestTest, NamesTheFieldAtFault) {",
+     "a table of cases"},
+};
 
 struct SourceFile {
   std::string path;  // from the repository root

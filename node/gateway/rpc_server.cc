@@ -11,6 +11,8 @@ namespace muselet {
 namespace {
 
 constexpr uint32_t kVersion = 1;
+constexpr size_t kUnsentMax = 4096;
+constexpr int64_t kUnsentKeptUs = 30'000'000;
 
 }  // namespace
 
@@ -76,8 +78,10 @@ Result<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
           loop, context, server->options_.endpoint,
           [raw](const RawPeer& peer, std::string body) { raw->OnMessage(peer, body); }, limits));
   server->timer_ = std::make_unique<PeriodicTimer>(
-      loop, std::max<int64_t>(1, server->options_.client_timeout_us / 4),
-      [raw] { raw->DropSilentClients(); });
+      loop, std::max<int64_t>(1, server->options_.client_timeout_us / 4), [raw] {
+        raw->DropSilentClients();
+        raw->RetryUnsent();
+      });
   return server;
 }
 
@@ -219,7 +223,27 @@ void RpcServer::Refuse(const RawPeer& peer, uint64_t call_id, Status status, std
 
 void RpcServer::Answer(const RawPeer& peer, v1::Response& response) {
   response.set_version(kVersion);
-  if (!router_->Send(peer, response.SerializeAsString()).ok()) DropClient(peer.id);
+  std::string message = response.SerializeAsString();
+  const Status sent = router_->Send(peer, message);
+  if (sent.ok()) return;
+  const bool full = sent.code() == StatusCode::kResourceExhausted;
+  if (full && response.final() && !response.has_ping()) KeepUnsent(peer, std::move(message));
+  DropClient(peer.id, full ? ResourceExhausted("the client does not read fast enough") : sent);
+}
+
+void RpcServer::KeepUnsent(const RawPeer& peer, std::string message) {
+  if (unsent_.size() >= kUnsentMax) unsent_.pop_front();
+  unsent_.push_back({peer, std::move(message), loop_.NowUs()});
+}
+
+void RpcServer::RetryUnsent() {
+  for (std::deque<Unsent> left = std::exchange(unsent_, {}); !left.empty(); left.pop_front()) {
+    Unsent& unsent = left.front();
+    const Status sent = router_->Send(unsent.peer, unsent.message);
+    const bool again = sent.code() == StatusCode::kResourceExhausted &&
+                       loop_.NowUs() - unsent.since_us < kUnsentKeptUs;
+    if (again) unsent_.push_back(std::move(unsent));
+  }
 }
 
 void RpcServer::CloseCall(const RawPeer& peer, uint64_t call_id) {
@@ -229,12 +253,19 @@ void RpcServer::CloseCall(const RawPeer& peer, uint64_t call_id) {
   if (client->second.calls.empty()) clients_.erase(client);
 }
 
-void RpcServer::DropClient(const std::string& peer) {
-  const auto client = clients_.find(peer);
-  if (client == clients_.end()) return;
-  const std::map<uint64_t, Call> calls = std::move(client->second.calls);
-  clients_.erase(client);
-  for (const auto& [call_id, call] : calls) service_.Cancel(call.request);
+void RpcServer::DropClient(const std::string& peer, const Status& why) {
+  const auto found = clients_.find(peer);
+  if (found == clients_.end()) return;
+  const Client client = std::move(found->second);
+  clients_.erase(found);
+  for (const auto& [call_id, call] : client.calls) {
+    service_.Cancel(call.request);
+    v1::Response ended;
+    ended.set_version(kVersion);
+    ended.set_call_id(call_id);
+    WriteError({why, "", 0}, ended);
+    KeepUnsent(client.peer, ended.SerializeAsString());
+  }
 }
 
 void RpcServer::DropSilentClients() {
@@ -243,7 +274,8 @@ void RpcServer::DropSilentClients() {
   for (const auto& [peer, client] : clients_) {
     if (client.heard_us < silent_since_us) gone.push_back(peer);
   }
-  for (const std::string& peer : gone) DropClient(peer);
+  for (const std::string& peer : gone)
+    DropClient(peer, DeadlineExceeded("the client was silent for too long: send Ping"));
 }
 
 }  // namespace muselet

@@ -5,6 +5,7 @@
 // the service and the loop.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -61,6 +62,12 @@ class RpcServer {
   struct Call {
     RequestId request;
   };
+  // The last word of a call that did not fit into its client's queue.
+  struct Unsent {
+    RawPeer peer;
+    std::string message;
+    int64_t since_us = 0;
+  };
   struct Client {
     RawPeer peer;
     int64_t heard_us = 0;
@@ -76,17 +83,21 @@ class RpcServer {
   void AnswerModels(const RawPeer& peer, uint64_t call_id);
   void AnswerHealth(const RawPeer& peer, uint64_t call_id);
   void Refuse(const RawPeer& peer, uint64_t call_id, Status status, std::string param = "");
-  // A client that cannot be answered is gone: its calls are cancelled.
+  // A client that cannot be answered is gone or does not read: its calls are cancelled.
   void Answer(const RawPeer& peer, v1::Response& response);
   void CloseCall(const RawPeer& peer, uint64_t call_id);
-  void DropClient(const std::string& peer);
+  // Cancels the client's calls, and tells it the end of each as soon as it reads again.
+  void DropClient(const std::string& peer, const Status& why);
   void DropSilentClients();
+  void KeepUnsent(const RawPeer& peer, std::string message);
+  void RetryUnsent();
 
   const RpcServerOptions options_;
   GenerationService& service_;
   EventLoop& loop_;
   std::unique_ptr<RawRouter> router_;
   std::map<std::string, Client> clients_;  // those with open calls, by connection
+  std::deque<Unsent> unsent_;              // bounded, oldest first
   std::unique_ptr<PeriodicTimer> timer_;
 };
 

@@ -54,12 +54,19 @@ void Replica::CountForeign() {
     if (!tickets.contains(request)) foreign_sequences += sequences;
 }
 
-Replica* ChooseReplica(const std::vector<Replica*>& replicas, const Place& place) {
+Replica* ChooseReplica(const std::vector<Replica*>& replicas, const Place& place,
+                       std::string_view failed) {
   const uint32_t sequences = std::max(place.choices, 1U);
+  const auto suits = [&](const Replica* replica) {
+    return replica->ready() && replica->Fits(place.prompt_tokens);
+  };
+  const bool has_other = std::any_of(replicas.begin(), replicas.end(), [&](const Replica* replica) {
+    return suits(replica) && replica->info.replica != failed;
+  });
   Replica* best = nullptr;
   for (Replica* replica : replicas) {
-    if (!replica->ready() || !replica->Fits(place.prompt_tokens)) continue;
-    if (!replica->HasCredit(sequences)) continue;
+    if (!suits(replica) || !replica->HasCredit(sequences)) continue;
+    if (has_other && replica->info.replica == failed) continue;
     if (best == nullptr || LessLoaded(*replica, *best)) best = replica;
   }
   return best;

@@ -56,8 +56,11 @@ struct Replica {
 };
 
 // Which of the ready replicas with credit takes a request: the least loaded for its size, ties by
-// name; null if there is none. The block hashes of `place` are the seam for prefix affinity.
-Replica* ChooseReplica(const std::vector<Replica*>& replicas, const Place& place);
+// name; null if there is none. The replica called `failed` is taken only where no other could ever
+// be: a gateway often knows of a death before the scheduler does. The block hashes of `place` are
+// the seam for prefix affinity.
+Replica* ChooseReplica(const std::vector<Replica*>& replicas, const Place& place,
+                       std::string_view failed = "");
 
 class ReplicaTable {
  public:

@@ -29,6 +29,7 @@ struct OpenRequest {
   bool may_run = true;
 
   std::string replica;  // holds the ticket; empty: waiting
+  std::string failed;   // held the attempt before, which its gateway gave up; empty: none
   uint64_t epoch = 0;
   int64_t seen_us = 0;  // placed, asked for again, or reported by its replica
 

@@ -215,8 +215,9 @@ void Router::OnPlace(const std::string& gateway, const Place& place) {
       return;
     }
     FreeTicket(*open);
+    std::string failed = open->replica;
     requests_.Drop(place.request);
-    return Admit(gateway, place, false);
+    return Admit(gateway, place, false, std::move(failed));
   }
   const RequestTable::Closed* closed = requests_.FindClosed(place.request);
   if (closed != nullptr && closed->attempt >= place.attempt) {
@@ -229,13 +230,16 @@ void Router::OnPlace(const std::string& gateway, const Place& place) {
   Admit(gateway, place, closed == nullptr);
 }
 
-void Router::Admit(const std::string& gateway, const Place& place, bool may_run) {
+void Router::Admit(const std::string& gateway, const Place& place, bool may_run,
+                   std::string failed) {
   const Status admissible = CheckAdmissible(place);
   if (!admissible.ok()) {
     Refuse(gateway, place, admissible);
     return requests_.RememberClosed(place.request, place.attempt, out_.back().message, now_us_);
   }
-  requests_.Open(gateway, place, now_us_).may_run = may_run;
+  OpenRequest& open = requests_.Open(gateway, place, now_us_);
+  open.may_run = may_run;
+  open.failed = std::move(failed);
   Dispatch(place.model);
 }
 
@@ -288,7 +292,7 @@ void Router::OnRelease(const Release& release) {
 
 void Router::Dispatch(const std::string& model) {
   while (OpenRequest* open = requests_.FirstWaiting(model)) {
-    Replica* replica = ChooseReplica(replicas_.OfModel(model), open->place);
+    Replica* replica = ChooseReplica(replicas_.OfModel(model), open->place, open->failed);
     if (replica != nullptr) {
       Assign(*open, *replica);
       continue;

@@ -88,7 +88,8 @@ class Router {
   void OnReport(const std::string& node, const Report& report);
 
   // Opens and places it, lets it wait, or refuses it.
-  void Admit(const std::string& gateway, const Place& place, bool may_run);
+  // `failed`: the replica of the attempt before.
+  void Admit(const std::string& gateway, const Place& place, bool may_run, std::string failed = {});
   Status CheckAdmissible(const Place& place);
   Status CheckFits(const Place& place);
   void Dispatch(const std::string& model);

@@ -102,10 +102,10 @@ def test_the_sample_configs_pass_the_published_schema():
 
 
 def test_chat_prints_a_streamed_answer_with_its_speed(server):
-    result = run("chat", "--url", server.url, "--once", "What is the capital of France?",
+    result = run("chat", "--url", server.url, "--once", "What is 2+2?",
                  "--temperature", "0", "--max-tokens", "32")
     assert result.returncode == 0, result.stderr
-    assert "Paris" in result.stdout
+    assert "4" in result.stdout
     assert "tokens/s" in result.stdout + result.stderr
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import MODEL_ID
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is 2+2?"}]
 
 
 def test_models_lists_the_served_model(client):
@@ -19,7 +19,7 @@ def test_chat_answers_with_usage_and_a_finish_reason(client):
     answer = client.chat.completions.create(model=MODEL_ID, messages=QUESTION, temperature=0,
                                             max_tokens=40)
     choice = answer.choices[0]
-    assert "Paris" in choice.message.content
+    assert "4" in choice.message.content
     assert choice.message.role == "assistant"
     assert choice.finish_reason in ("stop", "length")
     assert answer.usage.prompt_tokens > 10

@@ -34,11 +34,11 @@ def client(endpoint):
 
 
 def test_streams_a_chat(client):
-    chunks = list(client.generate(messages=[("user", "What is the capital of France?")],
+    chunks = list(client.generate(messages=[("user", "What is 2+2?")],
                                   max_tokens=12, temperature=0.0))
     assert len(chunks) > 4
     text = "".join(chunk.text for chunk in chunks)
-    assert "Paris" in text
+    assert "4" in text
     usage = chunks[-1].usage
     ids = [token.id for chunk in chunks for token in chunk.tokens]
     assert usage.generation_tokens == len(ids)

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <atomic>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -88,6 +90,13 @@ class EchoService final : public GenerationService {
     loop_.Post([this, id] { Say(id); });
   }
 
+  // As a model would: an endless answer as fast as the loop turns fills any queue.
+  void SayLater(const RequestId& id) {
+    auto timer = std::make_shared<boost::asio::steady_timer>(loop_.io());
+    timer->expires_after(std::chrono::milliseconds(1));
+    timer->async_wait([this, id, timer](const boost::system::error_code&) { Say(id); });
+  }
+
   void Say(const RequestId& id) {
     const auto found = open_.find(id);
     if (found == open_.end()) return;
@@ -106,6 +115,7 @@ class EchoService final : public GenerationService {
       if (open_.count(id) == 0) return;
     }
     ++open.said;
+    if (endless) return SayLater(id);
     if (!last) return loop_.Post([this, id] { Say(id); });
     const auto sink = std::move(open.sink);
     const auto said = static_cast<uint32_t>(open.said);

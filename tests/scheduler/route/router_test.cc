@@ -214,6 +214,21 @@ TEST_F(RouterTest, TheLeastLoadedReplicaIsChosenAndTiesGoByName) {
   EXPECT_THAT(Say("g", PlaceOf(3)), ElementsAre("g <- ticket 3.0 n1-r@1"));
 }
 
+TEST_F(RouterTest, ALaterAttemptAvoidsTheReplicaThatTheGatewayGaveUp) {
+  Join("n1");
+  Say("n0", NodeHello("n0"));
+  Say("n0", ReportOf("n0"));
+  EXPECT_THAT(Say("g", PlaceOf(1, 0)), ElementsAre("g <- ticket 1.0 n0-r@1"));
+  EXPECT_THAT(Say("g", PlaceOf(1, 1)), ElementsAre("g <- ticket 1.1 n1-r@1"));
+  EXPECT_THAT(Say("g", PlaceOf(1, 2)), ElementsAre("g <- ticket 1.2 n0-r@1"));
+}
+
+TEST_F(RouterTest, ALaterAttemptGoesBackToTheOnlyReplica) {
+  Join("n0");
+  EXPECT_THAT(Say("g", PlaceOf(1, 0)), ElementsAre("g <- ticket 1.0 n0-r@1"));
+  EXPECT_THAT(Say("g", PlaceOf(1, 1)), ElementsAre("g <- ticket 1.1 n0-r@1"));
+}
+
 TEST_F(RouterTest, UnknownModelIsRefusedNamingTheKnownOnes) {
   Join();
   Place place = PlaceOf(1);

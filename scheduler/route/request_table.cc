@@ -61,14 +61,16 @@ void RequestTable::Close(const RequestId& request, std::optional<Message> answer
   const auto found = open_.find(request);
   if (found == open_.end()) return;
   const uint32_t attempt = found->second.place.attempt;
+  std::string replica = found->second.replica;
   Drop(request);
   RememberClosed(request, attempt, std::move(answer), now_us);
+  closed_[request].replica = std::move(replica);
 }
 
 void RequestTable::RememberClosed(const RequestId& request, uint32_t attempt,
                                   std::optional<Message> answer, int64_t now_us) {
   closed_order_.emplace_back(now_us, request);
-  closed_[request] = {attempt, std::move(answer), now_us};
+  closed_[request] = {attempt, std::move(answer), now_us, {}};
   while (closed_order_.size() > kClosedMax) ForgetClosedBefore(closed_order_.front().first + 1);
 }
 

@@ -53,6 +53,7 @@ class RequestTable {
     uint32_t attempt = 0;
     std::optional<Message> answer;
     int64_t closed_us = 0;
+    std::string replica;  // held it last; empty: it waited
   };
   // How the request ended, if that was not long ago, or null.
   const Closed* FindClosed(const RequestId& request) const;

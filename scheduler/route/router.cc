@@ -227,7 +227,7 @@ void Router::OnPlace(const std::string& gateway, const Place& place) {
   // After an earlier attempt that ended, what still runs under this id is not ours to continue.
   Replica* holder = closed == nullptr ? HolderOf(place) : nullptr;
   if (holder != nullptr) return Assign(requests_.Open(gateway, place, now_us_), *holder);
-  Admit(gateway, place, closed == nullptr);
+  Admit(gateway, place, closed == nullptr, closed == nullptr ? "" : closed->replica);
 }
 
 void Router::Admit(const std::string& gateway, const Place& place, bool may_run,

@@ -2,7 +2,8 @@
 """Measures serving on this machine, side by side with llama.cpp's server if its path is given.
 
 Both servers load the same file and get the same prompts from `muselet bench`; turns alternate between them, and the
-table shows the median of each figure with the ratio. Also measured: the time from start to ready and the resident memory.
+table shows the median of each figure with the ratio. Also measured: the time from start to ready and the resident
+memory.
 
 Usage: serve_bench.py [--llama-server PATH] [--turns N] [--concurrency 1,8,32] [--max-tokens N] [--json FILE]
 """

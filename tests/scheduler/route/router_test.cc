@@ -223,6 +223,15 @@ TEST_F(RouterTest, ALaterAttemptAvoidsTheReplicaThatTheGatewayGaveUp) {
   EXPECT_THAT(Say("g", PlaceOf(1, 2)), ElementsAre("g <- ticket 1.2 n0-r@1"));
 }
 
+TEST_F(RouterTest, ALaterAttemptAvoidsTheReplicaThatWasReleased) {
+  Join("n1");
+  Say("n0", NodeHello("n0"));
+  Say("n0", ReportOf("n0"));
+  EXPECT_THAT(Say("g", PlaceOf(1, 0)), ElementsAre("g <- ticket 1.0 n0-r@1"));
+  Say("g", Release{{0, 1}, 0});
+  EXPECT_THAT(Say("g", PlaceOf(1, 1)), ElementsAre("g <- ticket 1.1 n1-r@1"));
+}
+
 TEST_F(RouterTest, ALaterAttemptGoesBackToTheOnlyReplica) {
   Join("n0");
   EXPECT_THAT(Say("g", PlaceOf(1, 0)), ElementsAre("g <- ticket 1.0 n0-r@1"));

@@ -64,26 +64,30 @@ void ExpectAnswers(Model& model, const Json& expected, const std::string& name) 
   }
 }
 
-TEST(ExpectedLogitsTest, HuggingFaceDirectories) {
-  for (const char* name : {"llama-tied-gqa", "llama3-ropescaled"}) {
-    SKIP_WITHOUT_SHARED(path, std::string("models/") + name);
-    const Json expected = ReadExpected(path + "/expected.json");
-    for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
-      ExpectAnswers(*Open(path, isa), expected, name);
-  }
-}
+class ExpectedLogitsTest : public ::testing::TestWithParam<std::string> {};
+class GgufLogitsTest : public ExpectedLogitsTest {};
 
-TEST(ExpectedLogitsTest, GgufFiles) {
-  SKIP_WITHOUT_SHARED(folder, "gguf");
-  const Json expected = ReadExpected(folder + "/expected.json");
-  for (const char* name :
-       {"llama-tied-gqa.F32.gguf", "llama-tied-gqa.F16.gguf", "llama-tied-gqa.BF16.gguf",
-        "llama-tied-gqa.Q8_0.gguf", "llama-tied-gqa.Q4_0.gguf", "llama-tied-gqa.Q4_1.gguf",
-        "llama-k256.Q6_K.gguf", "llama-k256.Q4_0.gguf"}) {
-    for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
-      ExpectAnswers(*Open(folder + "/" + name, isa), expected["files"][name], name);
-  }
+TEST_P(ExpectedLogitsTest, OfADirectoryAreThoseOfTheReference) {
+  SKIP_WITHOUT_SHARED(path, "models/" + GetParam());
+  const Json expected = ReadExpected(path + "/expected.json");
+  for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
+    ExpectAnswers(*Open(path, isa), expected, GetParam());
 }
+INSTANTIATE_TEST_SUITE_P(Models, ExpectedLogitsTest,
+                         ::testing::Values("llama-tied-gqa", "llama3-ropescaled"));
+
+TEST_P(GgufLogitsTest, OfAFileAreThoseOfTheReference) {
+  SKIP_WITHOUT_SHARED(path, "gguf/" + GetParam() + ".gguf");
+  SKIP_WITHOUT_SHARED(answers, "gguf/expected.json");
+  const Json expected = ReadExpected(answers);
+  for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
+    ExpectAnswers(*Open(path, isa), expected["files"][GetParam() + ".gguf"], GetParam());
+}
+INSTANTIATE_TEST_SUITE_P(Files, GgufLogitsTest,
+                         ::testing::Values("llama-tied-gqa.F32", "llama-tied-gqa.F16",
+                                           "llama-tied-gqa.BF16", "llama-tied-gqa.Q8_0",
+                                           "llama-tied-gqa.Q4_0", "llama-tied-gqa.Q4_1",
+                                           "llama-k256.Q6_K", "llama-k256.Q4_0"));
 
 }  // namespace
 }  // namespace muselet

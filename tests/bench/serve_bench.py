@@ -97,7 +97,7 @@ def measure(start, concurrency, max_tokens):
     try:
         result = bench(server, concurrency, max_tokens)
         return {"tokens_per_s": result["output_tokens_per_s"], "ttft_ms": result["ttft_ms"]["p50"],
-                "itl_ms": result["itl_ms"]["p50"], "errors": result["errors"]["total"],
+                "itl_ms": result["itl_ms"]["p50"], "errors": sum(result["errors"].values()),
                 "ready_s": server.ready_s, "resident_mb": server.resident_mb()}
     finally:
         server.stop()

@@ -29,6 +29,12 @@ deploy/build.sh muselet
 model=$(deploy/fetch_model.sh)
 muselet="$root/build/release/bin/muselet"
 
+# Whoever answers there now is not the server that this script is about to start.
+if curl --silent --max-time 2 --output /dev/null "http://$http/livez"; then
+  echo "muselet: $http is taken by another process: choose another address with --http" >&2
+  exit 2
+fi
+
 server=0
 stop_server() {
   if [[ $server -ne 0 ]] && kill -0 "$server" 2>/dev/null; then

@@ -2,7 +2,7 @@
 # Installs what the tests need, builds, runs every test, and closes with "N passed, N failed, N skipped".
 #
 # Usage: tests/run.sh [--long] [--sanitizers] [--filter GTEST_FILTER]
-#   --long        the full counts (seeds, requests, fuzz rounds) instead of the everyday ones
+#   --long        twenty times the seeds of the property tests
 #   --sanitizers  the unit tests under AddressSanitizer + UBSan and under ThreadSanitizer instead of the everyday run
 #   --filter      only unit tests whose name matches (GoogleTest's syntax); no end-to-end tests
 set -euo pipefail
@@ -29,8 +29,10 @@ results="$root/build/test-results"
 rm -rf "$results"
 mkdir -p "$results"
 
+reports=()
 unit_tests() { # preset
   echo "== Unit tests ($1)"
+  reports+=("$1.ctest.xml")
   PRESET=$1 deploy/build.sh all
   mkdir -p "$results/$1"
   # A program that dies writes no report: summary.py sees that from CTest's own.
@@ -48,6 +50,7 @@ else
   unit_tests release
   if [[ -z "$filter" ]]; then
     echo "== End-to-end tests"
+    reports+=(pytest.xml)
     venv="$root/build/venv"
     [[ -x "$venv/bin/python" ]] || python3 -m venv "$venv"
     if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
@@ -57,4 +60,4 @@ else
     "$venv/bin/python" -m pytest tests/integration -q --junit-xml "$results/pytest.xml" || true
   fi
 fi
-python3 tests/summary.py "$results" tests/skips.txt
+python3 tests/summary.py "$results" tests/skips.txt "${reports[@]}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Adds up the test reports of one run and prints "N passed, N failed, N skipped".
 
-Usage: summary.py RESULTS_DIR SKIPS_FILE. Exits 1 if a test failed, a test program died without a report, nothing
-ran, or a test was skipped for a reason that SKIPS_FILE does not allow.
+Usage: summary.py RESULTS_DIR SKIPS_FILE REPORT... Exits 1 if a test failed, a test program or a whole part (REPORT, a
+file in RESULTS_DIR) left no report, nothing ran, or a test was skipped for a reason that SKIPS_FILE does not allow.
 """
 import pathlib
 import sys
@@ -53,6 +53,9 @@ def main():
     results, skips = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     allowed = [line for line in skips.read_text().splitlines() if line and not line.startswith("#")]
     found = collect(results)
+    for report in sys.argv[3:]:
+        if not (results / report).exists():
+            found.append((report, "failed", "this part of the tests did not run to its end"))
     bad_skips = 0
     skipped = Counter()
     for name, state, text in found:

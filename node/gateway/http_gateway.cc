@@ -53,6 +53,7 @@ struct HttpGateway::Api {
   HttpGatewayOptions options;
   GenerationService& service;
   EventLoop& loop;
+  const GatewayMetrics& metrics;
   ApiKeys keys;
   int64_t started_unix_s = Clock::Real().UnixUs() / 1'000'000;
   std::unique_ptr<HttpServer> server;
@@ -150,8 +151,12 @@ std::optional<ApiError> HttpGateway::Api::Prepare(OpenAiEndpoint endpoint,
 void HttpGateway::Api::Generate(OpenAiEndpoint endpoint, HttpRequest& request,
                                 HttpExchangePtr exchange) {
   OpenAiRequest parsed;
-  if (const auto fault = Prepare(endpoint, request, parsed))
+  if (const auto fault = Prepare(endpoint, request, parsed)) {
+    // A name that no model has counts under "unknown".
+    const auto& counters = metrics.model(parsed.generation.model);
+    counters.requests[static_cast<size_t>(RequestOutcome::kInvalid)].Increment();
     return exchange->Respond(ResponseOf(*fault));
+  }
   OpenAiAnswer::Begin(std::move(parsed), std::move(exchange), service, loop);
 }
 
@@ -239,7 +244,8 @@ Result<std::unique_ptr<HttpGateway>> HttpGateway::Start(HttpGatewayOptions optio
                                                         GenerationService& service, EventLoop& loop,
                                                         const MetricRegistry& registry,
                                                         const GatewayMetrics& metrics) {
-  auto api = std::unique_ptr<Api>(new Api{std::move(options), service, loop, {}, 0, nullptr});
+  auto api =
+      std::unique_ptr<Api>(new Api{std::move(options), service, loop, metrics, {}, 0, nullptr});
   api->started_unix_s = Clock::Real().UnixUs() / 1'000'000;
   RETURN_IF_ERROR(api->LoadKeys());
   HttpServerOptions server_options;

@@ -40,4 +40,8 @@ std::optional<std::string> SmolLm2Path() {
   return IfExists(Root() / "build" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf");
 }
 
+uint32_t SeedCount(uint32_t everyday) {
+  return std::getenv("MUSELET_TEST_LONG") != nullptr ? 20 * everyday : everyday;
+}
+
 }  // namespace muselet::testing

@@ -4,6 +4,7 @@
 // missing; the default model is what deploy/quickstart.sh downloaded and may be missing too.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -17,6 +18,10 @@ std::optional<std::string> SharedPath(const std::string& name);
 
 // Path of SmolLM2-135M-Instruct.Q4_1.gguf, or nothing.
 std::optional<std::string> SmolLm2Path();
+
+// How many seeds a property test plays: `everyday`, or twenty times as many with `tests/run.sh
+// --long`.
+uint32_t SeedCount(uint32_t everyday);
 
 }  // namespace muselet::testing
 

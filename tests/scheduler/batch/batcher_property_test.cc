@@ -8,6 +8,7 @@
 
 #include "scheduler/batch/batcher.h"
 #include "tests/scheduler/batch/toy_kv.h"
+#include "tests/support/fixtures.h"
 
 namespace muselet {
 namespace {
@@ -230,7 +231,7 @@ void RunWorld(uint32_t seed, Totals* totals) {
 
 TEST(BatcherProperty, TokensDoNotDependOnCompany) {
   Totals totals;
-  for (uint32_t seed = 1; seed <= 300; ++seed) {
+  for (uint32_t seed = 1; seed <= testing::SeedCount(300); ++seed) {
     SCOPED_TRACE(seed);
     RunWorld(seed, &totals);
     if (HasFailure()) return;

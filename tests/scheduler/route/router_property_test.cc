@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "scheduler/route/router.h"
+#include "tests/support/fixtures.h"
 
 namespace muselet {
 namespace {
@@ -250,7 +251,7 @@ class World {
 
 TEST(RouterPropertyTest, EveryAttemptIsAnsweredOnceAndNoCreditLeaks) {
   int lost = 0;
-  for (uint32_t seed = 1; seed <= 60; ++seed) {
+  for (uint32_t seed = 1; seed <= testing::SeedCount(60); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     World world(seed);
     world.Run(400, true);

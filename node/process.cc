@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -151,38 +152,39 @@ Status MakeOne(const ClusterConfig& config, const std::string& name, ProcessCont
     role->Start();
     roles.nodes.push_back(std::move(role));
   }
+  if (roles.schedulers.empty() && roles.gateways.empty() && roles.nodes.empty()) {
+    return NotFound("the config has no gateway, scheduler or node called " + name);
+  }
   return OkStatus();
+}
+
+// Makes the roles with `make`, and runs them until a stop is asked for.
+int Run(const ClusterConfig& config,
+        const std::function<Status(ProcessContext& process, Roles& roles)>& make) {
+  StopSignals signals;
+  signals.ExitAtOnce(true);
+  const std::unique_ptr<ProcessContext> process = NewProcess();
+  Roles roles;
+  const Status made = make(*process, roles);
+  if (!made.ok()) {
+    roles.Stop(0);
+    return Refuse(made);
+  }
+  return RunUntilStopped(config, roles, signals, process->version);
 }
 
 }  // namespace
 
 int RunServe(const ClusterConfig& config) {
-  StopSignals signals;
-  signals.ExitAtOnce(true);
-  const std::unique_ptr<ProcessContext> process = NewProcess();
-  Roles roles;
-  const Status made = MakeAll(config, *process, roles);
-  if (!made.ok()) {
-    roles.Stop(0);
-    return Refuse(made);
-  }
-  return RunUntilStopped(config, roles, signals, process->version);
+  return Run(config, [&](ProcessContext& process, Roles& roles) {
+    return MakeAll(config, process, roles);
+  });
 }
 
 int RunRole(const ClusterConfig& config, const std::string& name) {
-  StopSignals signals;
-  signals.ExitAtOnce(true);
-  const std::unique_ptr<ProcessContext> process = NewProcess();
-  Roles roles;
-  const Status made = MakeOne(config, name, *process, roles);
-  if (!made.ok()) {
-    roles.Stop(0);
-    return Refuse(made);
-  }
-  if (roles.schedulers.empty() && roles.gateways.empty() && roles.nodes.empty()) {
-    return Refuse(NotFound("the config has no gateway, scheduler or node called " + name));
-  }
-  return RunUntilStopped(config, roles, signals, process->version);
+  return Run(config, [&](ProcessContext& process, Roles& roles) {
+    return MakeOne(config, name, process, roles);
+  });
 }
 
 }  // namespace muselet

@@ -1,11 +1,26 @@
 #include "base/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <unordered_set>
 #include <vector>
 
 namespace muselet {
 namespace {
+
+// The beginning of a text that came from outside, for a message of one line: whole characters of
+// valid UTF-8, without control characters.
+std::string Shown(std::string_view text, size_t bytes_max) {
+  size_t end = std::min(text.size(), bytes_max);
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
+    --end;
+  }
+  std::string shown(text.substr(0, end));
+  for (char& letter : shown) {
+    if (static_cast<unsigned char>(letter) < ' ' || letter == '\x7F') letter = '?';
+  }
+  return shown;
+}
 
 // Builds the value in one pass and stops at the first limit or duplicate key. nlohmann's own
 // builder searches an ordered object for each key it adds, which is quadratic in a hostile object;
@@ -19,7 +34,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t value) override { return Add(Json(value)); }
   bool number_unsigned(number_unsigned_t value) override { return Add(Json(value)); }
   bool number_float(number_float_t value, const string_t& text) override {
-    if (!std::isfinite(value)) return Fail("number out of range: " + text.substr(0, 32));
+    if (!std::isfinite(value)) return Fail("number out of range: " + Shown(text, 32));
     return Add(Json(value));
   }
   bool string(string_t& value) override { return Add(Json(std::move(value))); }
@@ -36,7 +51,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_array() override { return Close(); }
   bool key(string_t& name) override {
     if (!keys_.back().insert(name).second) {
-      return Fail("duplicate key \"" + name.substr(0, 64) + "\"");
+      return Fail("duplicate key \"" + Shown(name, 64) + "\"");
     }
     key_ = std::move(name);
     return Count();

@@ -30,7 +30,9 @@ class FileDescriptor {
 Status ErrnoStatus(const std::string& path, int error) {
   const std::string message = path + ": " + std::strerror(error);
   if (error == ENOENT || error == ENOTDIR) return NotFound(message);
-  if (error == EACCES || error == EPERM) return PermissionDenied(message);
+  if (error == EACCES || error == EPERM) {
+    return PermissionDenied(path + ": permission denied; let this user read the file");
+  }
   return Unavailable(message);
 }
 

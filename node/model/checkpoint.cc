@@ -28,11 +28,7 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path) {
   if (path.ends_with(".safetensors")) {
     return InvalidArgument(path + ": weights alone; give the directory that holds config.json too");
   }
-  auto checkpoint = OpenGgufCheckpoint(path);
-  if (checkpoint.status().code() == StatusCode::kPermissionDenied) {
-    return PermissionDenied(path + ": permission denied; let this user read the file");
-  }
-  return checkpoint;
+  return OpenGgufCheckpoint(path);
 }
 
 }  // namespace muselet

@@ -33,6 +33,7 @@ class Checkpoint {
   static Result<std::unique_ptr<Checkpoint>> Open(const std::string& path);
   virtual ~Checkpoint() = default;
 
+  const std::string& path() const { return path_; }  // as given to Open
   const ModelConfig& config() const { return config_; }
   // kNotFound naming the tensor in the checkpoint's own terms.
   virtual Result<TensorView> Tensor(std::string_view canonical_name) const = 0;
@@ -48,9 +49,13 @@ class Checkpoint {
   virtual const std::string& tokenizer_json() const = 0;         // "" if there is none
   virtual const std::string& tokenizer_config_json() const = 0;  // "" if there is none
   virtual const std::string& chat_template() const = 0;  // Jinja source; "" if there is none
+  // Where the template stands, for faults: "/m/tokenizer_config.json: chat_template".
+  const std::string& chat_template_place() const { return chat_template_place_; }
 
  protected:
+  std::string path_;
   ModelConfig config_;
+  std::string chat_template_place_;
 };
 
 }  // namespace muselet

@@ -1,5 +1,8 @@
 #include "node/model/file_fault.h"
 
+#include <filesystem>
+#include <system_error>
+
 namespace muselet {
 namespace {
 
@@ -18,6 +21,12 @@ std::string Printable(std::string_view name) {
   }
   if (name.size() > kPrintableMax) text += "...";
   return text;
+}
+
+bool IsPresent(const std::string& path) {
+  std::error_code fault;
+  return std::filesystem::symlink_status(path, fault).type() !=
+         std::filesystem::file_type::not_found;
 }
 
 Status LyingFile(std::string_view path, std::string_view field, std::string_view problem) {

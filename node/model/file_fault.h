@@ -13,6 +13,10 @@ namespace muselet {
 // '?'.
 std::string Printable(std::string_view name);
 
+// Whether a directory has the entry. A link that leads nowhere and a file that may not be looked at
+// are there: reading them gives the fault.
+bool IsPresent(const std::string& path);
+
 // kDataLoss: the bytes are truncated or contradict themselves.
 Status LyingFile(std::string_view path, std::string_view field, std::string_view problem);
 // kInvalidArgument: the file is whole, but its value cannot be used.

@@ -18,7 +18,9 @@ class GgufCheckpoint : public Checkpoint {
       : file_(std::move(file)),
         tensors_(std::move(tensors)),
         chat_template_(std::move(chat_template)) {
+    path_ = file_.path();
     config_ = std::move(config);
+    chat_template_place_ = path_ + ": tokenizer.chat_template";
   }
 
   Result<TensorView> Tensor(std::string_view canonical_name) const override {

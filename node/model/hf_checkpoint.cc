@@ -23,15 +23,18 @@ struct SideFiles {
   std::string tokenizer_json;
   std::string tokenizer_config_json;
   std::string chat_template;
+  std::string chat_template_place;
   std::string config_json;  // for the digest
 };
 
 class HuggingFaceCheckpoint : public Checkpoint {
  public:
-  HuggingFaceCheckpoint(Safetensors weights, ModelConfig config, TensorTable tensors,
-                        SideFiles side)
+  HuggingFaceCheckpoint(const std::string& directory, Safetensors weights, ModelConfig config,
+                        TensorTable tensors, SideFiles side)
       : weights_(std::move(weights)), tensors_(std::move(tensors)), side_(std::move(side)) {
+    path_ = directory;
     config_ = std::move(config);
+    chat_template_place_ = side_.chat_template_place;
   }
 
   Result<TensorView> Tensor(std::string_view canonical_name) const override {
@@ -66,14 +69,12 @@ class HuggingFaceCheckpoint : public Checkpoint {
   SideFiles side_;
 };
 
-bool Exists(const std::string& path) {
-  std::error_code ignored;
-  return std::filesystem::exists(path, ignored);
-}
-
+// "" if there is none; a file that is there must be readable and hold something.
 Result<std::string> ReadIfPresent(const std::string& path, size_t size_max_bytes) {
-  if (!Exists(path)) return std::string();
-  return ReadFile(path, size_max_bytes);
+  if (!IsPresent(path)) return std::string();
+  ASSIGN_OR_RETURN(std::string text, ReadFile(path, size_max_bytes));
+  if (text.empty()) return InvalidArgument(path + ": the file is empty; download it again");
+  return text;
 }
 
 Result<const Architecture*> ReadArchitecture(const JsonFields& config) {
@@ -137,12 +138,15 @@ Result<SideFiles> ReadSideFiles(const std::string& directory) {
                    ReadIfPresent(directory + "/tokenizer.json", kTokenizerBytesMax));
   ASSIGN_OR_RETURN(side.chat_template,
                    ReadIfPresent(directory + "/chat_template.jinja", kTemplateBytesMax));
+  side.chat_template_place = directory + "/chat_template.jinja";
   const std::string tokenizer_config = directory + "/tokenizer_config.json";
-  if (!Exists(tokenizer_config)) return side;
-  ASSIGN_OR_RETURN(side.tokenizer_config_json, ReadFile(tokenizer_config, kConfigBytesMax));
+  ASSIGN_OR_RETURN(side.tokenizer_config_json, ReadIfPresent(tokenizer_config, kConfigBytesMax));
+  if (side.tokenizer_config_json.empty()) return side;
   ASSIGN_OR_RETURN(const JsonFields config, JsonFields::ReadFile(tokenizer_config));
   ASSIGN_OR_RETURN(std::string in_config, TemplateOf(config));
-  if (side.chat_template.empty()) side.chat_template = std::move(in_config);
+  if (!side.chat_template.empty()) return side;
+  side.chat_template = std::move(in_config);
+  side.chat_template_place = tokenizer_config + ": chat_template";
   return side;
 }
 
@@ -156,7 +160,7 @@ Result<ModelConfig> ReadConfig(const std::string& directory, const JsonFields& c
   ASSIGN_OR_RETURN(ModelConfig model, architecture.from_hugging_face(config));
   model.name = std::filesystem::path(directory).filename().string();
   const std::string generation = directory + "/generation_config.json";
-  if (Exists(generation)) {
+  if (IsPresent(generation)) {
     ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::ReadFile(generation));
     RETURN_IF_ERROR(ReadEndTokens(fields, model));
   }
@@ -168,7 +172,7 @@ Result<ModelConfig> ReadConfig(const std::string& directory, const JsonFields& c
 
 Result<std::unique_ptr<Checkpoint>> OpenHuggingFaceCheckpoint(const std::string& directory) {
   const std::string config_path = directory + "/config.json";
-  if (!Exists(config_path)) {
+  if (!IsPresent(config_path)) {
     return NotFound(directory +
                     ": has no config.json; give a .gguf file or a Hugging Face model directory");
   }
@@ -189,7 +193,7 @@ Result<std::unique_ptr<Checkpoint>> OpenHuggingFaceCheckpoint(const std::string&
       TensorTable::Match(directory, architecture->tensors(model, TensorNaming::kHuggingFace),
                          std::move(tensors), architecture->ignores));
   return std::unique_ptr<Checkpoint>(std::make_unique<HuggingFaceCheckpoint>(
-      std::move(weights), std::move(model), std::move(table), std::move(side)));
+      directory, std::move(weights), std::move(model), std::move(table), std::move(side)));
 }
 
 }  // namespace muselet

@@ -14,6 +14,7 @@ constexpr JsonLimits kConfigLimits = {.depth_max = 32, .values_max = 100'000};
 
 Result<JsonFields> JsonFields::ReadFile(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, muselet::ReadFile(path, kConfigBytesMax));
+  if (text.empty()) return InvalidArgument(path + ": the file is empty; download it again");
   auto json = ParseJson(text, kConfigLimits);
   if (!json.ok()) return json.status().WithContext(path);
   if (!json->is_object()) return InvalidArgument(path + ": expected a JSON object");

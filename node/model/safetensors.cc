@@ -1,7 +1,6 @@
 #include "node/model/safetensors.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <numeric>
 
 #include "base/byte_io.h"
@@ -82,9 +81,8 @@ Result<Safetensors> Safetensors::OpenFile(const std::string& path) {
 Result<Safetensors> Safetensors::OpenDirectory(const std::string& directory) {
   const std::string single = directory + "/model.safetensors";
   const std::string index = single + ".index.json";
-  std::error_code ignored;
-  if (std::filesystem::exists(single, ignored)) return OpenFile(single);
-  if (!std::filesystem::exists(index, ignored)) {
+  if (IsPresent(single)) return OpenFile(single);
+  if (!IsPresent(index)) {
     return NotFound(directory +
                     ": has no model.safetensors and no model.safetensors.index.json; download the "
                     "safetensors weights of the model");

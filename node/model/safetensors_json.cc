@@ -189,6 +189,10 @@ class IndexReader : public StreamReader {
 };
 
 Status ReadStream(std::string_view text, StreamReader& reader) {
+  // The library takes a NUL byte for the end of its input.
+  if (text.find('\0') != std::string_view::npos) {
+    return DataLoss("header: not valid JSON: NUL byte");
+  }
   if (!Json::sax_parse(text.begin(), text.end(), &reader)) return DataLoss(reader.problem());
   return OkStatus();
 }

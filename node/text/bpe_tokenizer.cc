@@ -14,8 +14,9 @@ namespace {
 constexpr size_t kTextBytesMax = size_t{1} << 30;
 constexpr size_t kAddedTokenBytesMax = 4096;  // bounds the cost of looking for them
 
-std::string Shown(std::string_view text) {
-  return "\"" + std::string(text.substr(0, 64)) + "\"";
+// "model.merges[7]: ".
+std::string Entry(std::string_view field, size_t index) {
+  return std::string(field) + "[" + std::to_string(index) + "]: ";
 }
 
 bool IsAscii(std::string_view text) {
@@ -216,13 +217,21 @@ bool BpeTokenizer::IsCanonical(TokenId id, std::string_view word,
   return canonical;
 }
 
+// An added token as the file lists it: apart from the vocabulary, or as one of its entries.
+std::string AddedEntry(const BpeSpec& spec, size_t i) {
+  const bool apart = spec.names.added != spec.names.vocab;
+  return Entry(spec.names.added, apart ? i : static_cast<size_t>(spec.added[i].id));
+}
+
 // Adds the added tokens that are no pieces to the pieces, and checks those that are.
 Result<Vocabulary> BuildPieces(BpeSpec& spec) {
-  ASSIGN_OR_RETURN(Vocabulary pieces, Vocabulary::Build(spec.pieces));
+  auto built = Vocabulary::Build(spec.pieces);
+  if (!built.ok()) return built.status().WithContext(spec.names.vocab);
+  Vocabulary pieces = std::move(built).value();
   bool grown = false;
   for (size_t i = 0; i < spec.added.size(); ++i) {
     const AddedToken& token = spec.added[i];
-    const std::string where = "added_tokens[" + std::to_string(i) + "]: ";
+    const std::string where = AddedEntry(spec, i);
     if (token.content.empty()) return InvalidArgument(where + "content is empty");
     if (token.content.size() > kAddedTokenBytesMax) {
       return InvalidArgument(where + "content is longer than " +
@@ -230,7 +239,7 @@ Result<Vocabulary> BuildPieces(BpeSpec& spec) {
     }
     const std::optional<TokenId> known = pieces.Find(token.content);
     if (known && *known != token.id) {
-      return InvalidArgument(where + Shown(token.content) + " has id " + std::to_string(token.id) +
+      return InvalidArgument(where + Quoted(token.content) + " has id " + std::to_string(token.id) +
                              ", but the vocabulary has it as " + std::to_string(*known));
     }
     if (!known) {
@@ -240,7 +249,7 @@ Result<Vocabulary> BuildPieces(BpeSpec& spec) {
   }
   if (!grown) return pieces;
   auto all = Vocabulary::Build(spec.pieces);
-  if (!all.ok()) return all.status().WithContext("added_tokens");
+  if (!all.ok()) return all.status().WithContext(spec.names.added);
   return all;
 }
 
@@ -269,7 +278,7 @@ Result<std::vector<BpeMerges::Merge>> BuildMerges(const BpeSpec& spec, const Voc
     joined += right;
     for (const std::string_view piece : {left, right, std::string_view(joined)}) {
       if (pieces.Find(piece)) continue;
-      return InvalidArgument("model.merges[" + std::to_string(rank) + "]: " + Shown(piece) +
+      return InvalidArgument(Entry(spec.names.merges, rank) + Quoted(piece) +
                              " is not in the vocabulary");
     }
     merges.push_back({*pieces.Find(left), *pieces.Find(right), *pieces.Find(joined)});
@@ -280,28 +289,28 @@ Result<std::vector<BpeMerges::Merge>> BuildMerges(const BpeSpec& spec, const Voc
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> BuildBpeTokenizer(BpeSpec spec) {
-  if (spec.pieces.empty()) return InvalidArgument("model.vocab: is empty");
+  const std::string vocab(spec.names.vocab);
+  if (spec.pieces.empty()) return InvalidArgument(vocab + ": is empty");
   for (const Vocabulary::Entry& piece : spec.pieces) {
     if (!IsValidUtf8(piece.text)) {
-      return InvalidArgument("model.vocab: token " + std::to_string(piece.id) +
-                             " is not valid UTF-8");
+      return InvalidArgument(vocab + ": token " + std::to_string(piece.id) + " is not valid UTF-8");
     }
   }
-  auto pieces = BuildPieces(spec);
-  if (!pieces.ok()) return pieces.status().WithContext("model.vocab");
-  auto words = BuildWords(spec, *pieces);
-  if (!words.ok()) return words.status().WithContext("model.vocab");
-  ASSIGN_OR_RETURN(const std::vector<BpeMerges::Merge> merges, BuildMerges(spec, *pieces));
-  if (!spec.unk_piece.empty() && !pieces->Find(spec.unk_piece)) {
-    return InvalidArgument("model.unk_token: " + Shown(spec.unk_piece) +
+  ASSIGN_OR_RETURN(Vocabulary pieces, BuildPieces(spec));
+  auto words = BuildWords(spec, pieces);
+  if (!words.ok()) return words.status().WithContext(vocab);
+  ASSIGN_OR_RETURN(const std::vector<BpeMerges::Merge> merges, BuildMerges(spec, pieces));
+  if (!spec.unk_piece.empty() && !pieces.Find(spec.unk_piece)) {
+    return InvalidArgument(std::string(spec.names.unk) + ": " + Quoted(spec.unk_piece) +
                            " is not in the vocabulary");
   }
-  if (spec.bos && static_cast<uint32_t>(*spec.bos) >= pieces->size()) {
-    return InvalidArgument("bos: id " + std::to_string(*spec.bos) + " is not in the vocabulary");
+  if (spec.bos && static_cast<uint32_t>(*spec.bos) >= pieces.size()) {
+    return InvalidArgument(std::string(spec.names.bos) + ": id " + std::to_string(*spec.bos) +
+                           " is not in the vocabulary");
   }
   spec.pieces.clear();
   spec.merges.clear();
-  return {std::make_unique<BpeTokenizer>(std::move(spec), std::move(*pieces), std::move(*words),
+  return {std::make_unique<BpeTokenizer>(std::move(spec), std::move(pieces), std::move(*words),
                                          merges)};
 }
 

@@ -17,6 +17,15 @@
 
 namespace muselet {
 
+// What the file calls the parts, for faults.
+struct BpeFieldNames {
+  std::string_view vocab = "model.vocab";
+  std::string_view merges = "model.merges";
+  std::string_view added = "added_tokens";
+  std::string_view unk = "model.unk_token";
+  std::string_view bos = "post_processor";
+};
+
 struct BpeSpec {
   // Views live until BuildBpeTokenizer returns. Spelled in the alphabet of node/text/byte_level.h.
   std::vector<Vocabulary::Entry> pieces;
@@ -29,9 +38,10 @@ struct BpeSpec {
   bool fuse_unk = false;       // neighbouring unknown bytes make one token
   std::optional<TokenId> bos;
   bool adds_bos = false;
+  BpeFieldNames names;
 };
 
-// kInvalidArgument naming the field in tokenizer.json's terms ("model.merges[7]: ...").
+// kInvalidArgument naming the field in the file's terms ("model.merges[7]: ...").
 Result<std::unique_ptr<Tokenizer>> BuildBpeTokenizer(BpeSpec spec);
 
 }  // namespace muselet

@@ -77,8 +77,10 @@ class JinjaChatTemplate : public ChatTemplate {
 Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(std::string_view source) {
   if (source.size() > kSourceBytesMax) return InvalidArgument("template is larger than 1 MiB");
   if (!IsValidUtf8(source)) return InvalidArgument("template is not valid UTF-8");
-  ASSIGN_OR_RETURN(std::unique_ptr<jinja::Template> parsed, jinja::ParseTemplate(source));
-  return {std::make_unique<JinjaChatTemplate>(std::move(parsed))};
+  auto parsed = jinja::ParseTemplate(source);
+  // Faults quote the source, which may hold anything.
+  if (!parsed.ok()) return Status(parsed.status().code(), OneLine(parsed.status().message()));
+  return {std::make_unique<JinjaChatTemplate>(std::move(parsed).value())};
 }
 
 }  // namespace muselet

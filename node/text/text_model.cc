@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "node/model/gguf.h"
+#include "node/text/utf8.h"
 
 namespace muselet {
 namespace {
@@ -37,19 +38,34 @@ Status LoadFromGguf(const GgufFile& file, TextModel& text) {
 Status LoadFromDirectory(const Checkpoint& checkpoint, TextModel& text) {
   if (checkpoint.tokenizer_json().empty()) return OkStatus();
   const std::string& config_json = checkpoint.tokenizer_config_json();
-  ASSIGN_OR_RETURN(text.tokenizer,
-                   LoadHuggingFaceTokenizer(checkpoint.tokenizer_json(), config_json));
+  ASSIGN_OR_RETURN(text.tokenizer, LoadHuggingFaceTokenizer(checkpoint.tokenizer_json(),
+                                                            config_json, checkpoint.path()));
   if (text.tokenizer->bos()) {
     text.bos_token = std::string(text.tokenizer->TokenText(*text.tokenizer->bos()));
   }
   if (config_json.empty()) return OkStatus();
   auto config = ParseJson(config_json);
-  if (!config.ok()) return config.status().WithContext("tokenizer_config.json");
+  if (!config.ok()) {
+    return config.status().WithContext(checkpoint.path() + "/tokenizer_config.json");
+  }
   if (const std::string bos = ConfigToken(*config, "bos_token"); !bos.empty()) {
     text.bos_token = bos;
   }
   text.eos_token = ConfigToken(*config, "eos_token");
   return OkStatus();
+}
+
+// A token without a row in the embedding could be typed, but not computed.
+Status CheckVocabulary(const Checkpoint& checkpoint, const Tokenizer& tokenizer) {
+  const uint32_t rows = checkpoint.config().vocab_size;
+  if (tokenizer.vocab_size() <= rows) return OkStatus();
+  const auto last = static_cast<TokenId>(tokenizer.vocab_size() - 1);
+  const bool gguf = checkpoint.gguf() != nullptr;
+  return InvalidArgument(
+      checkpoint.path() + (gguf ? ": tokenizer.ggml.tokens: " : "/tokenizer.json: model.vocab: ") +
+      "token " + Quoted(tokenizer.TokenText(last)) + " has id " + std::to_string(last) +
+      ", but the model's vocab_size is " + std::to_string(rows) +
+      "; take the tokenizer that belongs to these weights");
 }
 
 }  // namespace
@@ -61,9 +77,12 @@ Result<std::shared_ptr<const TextModel>> LoadTextModel(const Checkpoint& checkpo
   } else {
     RETURN_IF_ERROR(LoadFromDirectory(checkpoint, *text));
   }
+  if (text->tokenizer != nullptr) {
+    RETURN_IF_ERROR(CheckVocabulary(checkpoint, *text->tokenizer));
+  }
   if (text->tokenizer != nullptr && !checkpoint.chat_template().empty()) {
     auto parsed = ChatTemplate::Parse(checkpoint.chat_template());
-    if (!parsed.ok()) return parsed.status().WithContext("chat template");
+    if (!parsed.ok()) return parsed.status().WithContext(checkpoint.chat_template_place());
     text->chat_template = std::move(*parsed);
   }
   return std::shared_ptr<const TextModel>(std::move(text));

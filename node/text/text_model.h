@@ -20,7 +20,9 @@ struct TextModel {
   std::string eos_token;
 };
 
-// Faults name the file or metadata key. A template outside the supported language is a fault too.
+// Faults are one line "file: field: problem". A template outside the supported language is a fault
+// too, and so is a tokenizer with ids beyond the model's vocabulary: its prompts could not be
+// computed. Fewer tokens than the model has rows are fine, see Tokenizer::TokenBytes.
 Result<std::shared_ptr<const TextModel>> LoadTextModel(const Checkpoint& checkpoint);
 
 }  // namespace muselet

@@ -40,7 +40,9 @@ class Tokenizer {
 
   // The bytes that the token stands for: "" for control tokens. Concatenated over a sequence they
   // are its text, which is valid UTF-8 only at character borders: see node/text/detokenizer.h.
-  // Unknown ids give "".
+  // Unknown ids give "": a model may have more rows than its tokenizer has tokens (embeddings are
+  // padded to round sizes), and as in transformers and vLLM such a row may be drawn if its logit
+  // wins, counts as a token, and adds nothing to the text.
   virtual std::string_view TokenBytes(TokenId id) const = 0;
   // As TokenBytes, but control tokens give their own text ("<|im_end|>").
   virtual std::string_view TokenText(TokenId id) const = 0;
@@ -54,9 +56,12 @@ class Tokenizer {
 };
 
 // From the text of a tokenizer.json (and, if there is one, tokenizer_config.json: "" for none).
+// kInvalidArgument "directory/tokenizer.json: field: problem" in one line; without a directory, the
+// file's name alone.
 Result<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(std::string_view tokenizer_json,
-                                                            std::string_view tokenizer_config_json);
-// From a GGUF's tokenizer.ggml.* metadata.
+                                                            std::string_view tokenizer_config_json,
+                                                            std::string_view directory = "");
+// From a GGUF's tokenizer.ggml.* metadata. Faults as above, with the file's path and its keys.
 Result<std::unique_ptr<Tokenizer>> LoadGgufTokenizer(const GgufFile& file);
 
 }  // namespace muselet

@@ -6,6 +6,7 @@
 #include "node/model/gguf.h"
 #include "node/text/bpe_tokenizer.h"
 #include "node/text/tokenizer.h"
+#include "node/text/utf8.h"
 
 namespace muselet {
 namespace {
@@ -47,9 +48,15 @@ Result<PreTokenizerKind> FindKind(std::string_view name) {
     if (kind.name == name) return kind;
     known += (known.empty() ? "" : ", ") + std::string(kind.name);
   }
-  return InvalidArgument("tokenizer.ggml.pre: \"" + std::string(name) +
-                         "\" is not supported; known are " + known);
+  return InvalidArgument("tokenizer.ggml.pre: " + Quoted(name) + " is not supported; known are " +
+                         known);
 }
+
+constexpr BpeFieldNames kFieldNames = {.vocab = "tokenizer.ggml.tokens",
+                                       .merges = "tokenizer.ggml.merges",
+                                       .added = "tokenizer.ggml.tokens",
+                                       .unk = "tokenizer.ggml.unknown_token_id",
+                                       .bos = "tokenizer.ggml.bos_token_id"};
 
 constexpr int32_t kTypeControl = 3;
 constexpr int32_t kTypeUserDefined = 4;
@@ -106,12 +113,13 @@ Status ReadBos(const GgufFile& file, bool adds_bos, BpeSpec& spec) {
 Result<std::unique_ptr<Tokenizer>> Load(const GgufFile& file) {
   ASSIGN_OR_RETURN(const std::string_view model, file.String("tokenizer.ggml.model"));
   if (model != "gpt2") {
-    return InvalidArgument("tokenizer.ggml.model: \"" + std::string(model) +
-                           "\" is not supported; only gpt2 (byte-level BPE) is");
+    return InvalidArgument("tokenizer.ggml.model: " + Quoted(model) +
+                           " is not supported; only gpt2 (byte-level BPE) is");
   }
   ASSIGN_OR_RETURN(const std::string_view pre, file.StringOr("tokenizer.ggml.pre", ""));
   ASSIGN_OR_RETURN(const PreTokenizerKind kind, FindKind(pre));
   BpeSpec spec;
+  spec.names = kFieldNames;
   ASSIGN_OR_RETURN(const auto tokens, file.StringArray("tokenizer.ggml.tokens"));
   std::vector<int32_t> types;
   if (file.Has("tokenizer.ggml.token_type")) {
@@ -133,10 +141,10 @@ Result<std::unique_ptr<Tokenizer>> Load(const GgufFile& file) {
 
 Result<std::unique_ptr<Tokenizer>> LoadGgufTokenizer(const GgufFile& file) {
   auto tokenizer = Load(file);
-  if (!tokenizer.ok() && tokenizer.status().message().find(file.path()) == std::string::npos) {
-    return tokenizer.status().WithContext(file.path());
+  if (tokenizer.ok() || tokenizer.status().message().starts_with(file.path() + ": ")) {
+    return tokenizer;  // GgufFile names the path itself
   }
-  return tokenizer;
+  return tokenizer.status().WithContext(file.path());
 }
 
 }  // namespace muselet

@@ -7,12 +7,14 @@
 #include "base/json.h"
 #include "node/text/bpe_tokenizer.h"
 #include "node/text/tokenizer.h"
+#include "node/text/utf8.h"
 
 namespace muselet {
 namespace {
 
 constexpr size_t kDepthMax = 64;
-constexpr size_t kMembersMax = 16'384;  // of one object outside the vocabulary
+constexpr size_t kMembersMax = 16'384;        // of one object outside the vocabulary
+constexpr size_t kRestValuesMax = 2'000'000;  // outside of the vocabulary and the merges
 
 struct TokenizerFile {
   Json rest;                                                // without model.vocab and model.merges
@@ -42,7 +44,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
   }
   bool start_object(std::size_t) override {
     if (mode_ == Mode::kMerges) return Fail("model.merges" + Index() + ": expected a pair");
-    if (mode_ == Mode::kVocab) return Fail("model.vocab: " + key_ + ": expected an id");
+    if (mode_ == Mode::kVocab) return Fail("model.vocab: " + Quoted(key_) + ": expected an id");
     if (mode_ == Mode::kRest && AtModel("vocab")) {
       mode_ = Mode::kVocab;
       file_.vocab_is_object = true;
@@ -56,7 +58,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
     return true;
   }
   bool start_array(std::size_t) override {
-    if (mode_ == Mode::kVocab) return Fail("model.vocab: " + key_ + ": expected an id");
+    if (mode_ == Mode::kVocab) return Fail("model.vocab: " + Quoted(key_) + ": expected an id");
     if (mode_ == Mode::kMerges) {
       if (in_pair_) return Fail("model.merges" + Index() + ": expected a pair of strings");
       in_pair_ = true;
@@ -86,7 +88,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
     if (mode_ != Mode::kRest) return true;
     Json& object = *stack_.back();
     if (object.size() >= kMembersMax) return Fail("an object has too many members");
-    if (object.contains(name)) return Fail("duplicate key \"" + name.substr(0, 64) + "\"");
+    if (object.contains(name)) return Fail("duplicate key " + Quoted(name));
     return true;
   }
   bool parse_error(std::size_t position, const std::string&,
@@ -107,6 +109,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
     return stack_.size() == 2 && model_ == stack_.back() && key_ == name;
   }
   Json* Add(Json value) {
+    ++rest_values_;
     if (stack_.empty()) {
       file_.rest = std::move(value);
       return &file_.rest;
@@ -121,6 +124,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
       ++skip_depth_;
       return true;
     }
+    if (rest_values_ == kRestValuesMax) return Fail("too many values");
     const bool is_model = stack_.size() == 1 && key_ == "model" && container.is_object();
     Json* added = Add(std::move(container));
     // Members of the top-level object move when it grows, but only between values, when the
@@ -143,7 +147,9 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
   bool Scalar(const T& value) {
     if (mode_ == Mode::kSkip) return true;
     if (mode_ == Mode::kMerges) return Fail("model.merges" + Index() + ": expected a string");
-    if (mode_ == Mode::kVocab) return Fail("model.vocab: " + key_ + ": expected an integer id");
+    if (mode_ == Mode::kVocab)
+      return Fail("model.vocab: " + Quoted(key_) + ": expected an integer id");
+    if (rest_values_ == kRestValuesMax) return Fail("too many values");
     Add(Json(value));
     return true;
   }
@@ -151,7 +157,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
   bool Number(T value, int64_t id) {
     if (mode_ != Mode::kVocab) return Scalar(value);
     if (id < 0 || id > std::numeric_limits<TokenId>::max()) {
-      return Fail("model.vocab: " + key_ + ": id out of range");
+      return Fail("model.vocab: " + Quoted(key_) + ": id out of range");
     }
     file_.vocab.emplace_back(key_, id);
     return true;
@@ -181,6 +187,7 @@ class TokenizerFileBuilder : public nlohmann::json_sax<Json> {
   std::string key_;
   size_t depth_ = 0;
   size_t skip_depth_ = 0;
+  size_t rest_values_ = 0;
   bool in_pair_ = false;
   int pair_parts_ = 0;
   std::string first_part_;
@@ -214,7 +221,8 @@ Status ReadNormalizer(const Json& file, BpeSpec& spec) {
                    Steps(FindMember(file, "normalizer"), "normalizers", "normalizer"));
   for (const Json* step : steps) {
     ASSIGN_OR_RETURN(const std::string type, TypeOf(step, "normalizer"));
-    if (type != "NFC") return InvalidArgument("normalizer: type \"" + type + "\" is not supported");
+    if (type != "NFC")
+      return InvalidArgument("normalizer: type " + Quoted(type) + " is not supported");
     spec.nfc = true;
   }
   return OkStatus();
@@ -226,7 +234,7 @@ Result<SplitBehavior> ReadBehavior(const std::string& name) {
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  return InvalidArgument("pre_tokenizer: behavior \"" + name + "\" is not known");
+  return InvalidArgument("pre_tokenizer: behavior " + Quoted(name) + " is not known");
 }
 
 Status ReadSplit(const Json& step, BpeSpec& spec) {
@@ -274,8 +282,8 @@ Status ReadPreTokenizer(const Json& file, BpeSpec& spec) {
                        GetBool(*step, "individual_digits", false, "pre_tokenizer"));
       spec.pre_tokenizers.push_back(MakeDigitSplit(individual));
     } else {
-      return InvalidArgument("pre_tokenizer: type \"" + type +
-                             (byte_level ? "\" after ByteLevel" : "\"") + " is not supported");
+      return InvalidArgument("pre_tokenizer: type " + Quoted(type) +
+                             (byte_level ? " after ByteLevel" : "") + " is not supported");
     }
   }
   if (!byte_level) {
@@ -292,7 +300,7 @@ Status ReadPostProcessor(const Json& file, BpeSpec& spec) {
     ASSIGN_OR_RETURN(const std::string type, TypeOf(step, "post_processor"));
     if (type == "ByteLevel") continue;
     if (type != "TemplateProcessing") {
-      return InvalidArgument("post_processor: type \"" + type + "\" is not supported");
+      return InvalidArgument("post_processor: type " + Quoted(type) + " is not supported");
     }
     const Json* single = FindMember(*step, "single");
     if (single == nullptr || !single->is_array() || single->empty()) continue;
@@ -305,7 +313,8 @@ Status ReadPostProcessor(const Json& file, BpeSpec& spec) {
     if (ids == nullptr || !ids->is_array() || ids->size() != 1 ||
         !ids->front().is_number_unsigned() ||
         ids->front().get<uint64_t>() > std::numeric_limits<TokenId>::max()) {
-      return InvalidArgument("post_processor.special_tokens: " + name + ": ids: expected one id");
+      return InvalidArgument("post_processor.special_tokens: " + Quoted(name) +
+                             ": ids: expected one id");
     }
     spec.bos = ids->front().get<TokenId>();
     spec.adds_bos = true;
@@ -368,7 +377,7 @@ Result<BpeSpec> ReadSpec(const TokenizerFile& file) {
   }
   ASSIGN_OR_RETURN(const std::string type, GetString(*model, "type", "BPE", "model"));
   if (type != "BPE") {
-    return InvalidArgument("model.type: \"" + type + "\" is not supported; only BPE is");
+    return InvalidArgument("model.type: " + Quoted(type) + " is not supported; only BPE is");
   }
   if (!file.vocab_is_object) return InvalidArgument("model.vocab: missing or not an object");
   BpeSpec spec;
@@ -383,34 +392,48 @@ Result<BpeSpec> ReadSpec(const TokenizerFile& file) {
   return spec;
 }
 
-Result<std::unique_ptr<Tokenizer>> Load(std::string_view tokenizer_json,
-                                        std::string_view tokenizer_config_json) {
-  TokenizerFile file;
+// The BOS that tokenizer_config.json names, if it is a token.
+Status ReadConfigBos(std::string_view config_json, BpeSpec& spec) {
+  ASSIGN_OR_RETURN(const Json config, ParseJson(config_json));
+  const std::string bos = ConfigToken(config, "bos_token");
+  if (bos.empty()) return OkStatus();
+  for (const AddedToken& token : spec.added) {
+    if (token.content == bos) spec.bos = token.id;
+  }
+  for (const Vocabulary::Entry& piece : spec.pieces) {
+    if (!spec.bos && piece.text == bos) spec.bos = piece.id;
+  }
+  return OkStatus();
+}
+
+// Views `file`.
+Result<BpeSpec> ParseSpec(std::string_view tokenizer_json, TokenizerFile& file) {
+  // The library takes a NUL byte for the end of its input.
+  if (tokenizer_json.find('\0') != std::string_view::npos) {
+    return InvalidArgument("not valid JSON: NUL byte");
+  }
   TokenizerFileBuilder builder(file);
   if (!Json::sax_parse(tokenizer_json.begin(), tokenizer_json.end(), &builder)) {
     return InvalidArgument(builder.problem().empty() ? "not valid JSON" : builder.problem());
   }
-  ASSIGN_OR_RETURN(BpeSpec spec, ReadSpec(file));
-  if (!tokenizer_config_json.empty() && !spec.bos) {
-    auto config = ParseJson(tokenizer_config_json);
-    if (!config.ok()) return config.status().WithContext("tokenizer_config.json");
-    const std::string bos = ConfigToken(*config, "bos_token");
-    for (const AddedToken& token : spec.added) {
-      if (token.content == bos) spec.bos = token.id;
-    }
-    for (const Vocabulary::Entry& piece : spec.pieces) {
-      if (!spec.bos && piece.text == bos && !bos.empty()) spec.bos = piece.id;
-    }
-  }
-  return BuildBpeTokenizer(std::move(spec));
+  return ReadSpec(file);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(
-    std::string_view tokenizer_json, std::string_view tokenizer_config_json) {
-  auto tokenizer = Load(tokenizer_json, tokenizer_config_json);
-  if (!tokenizer.ok()) return tokenizer.status().WithContext("tokenizer.json");
+Result<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(std::string_view tokenizer_json,
+                                                            std::string_view tokenizer_config_json,
+                                                            std::string_view directory) {
+  const std::string folder = directory.empty() ? "" : std::string(directory) + "/";
+  TokenizerFile file;
+  auto spec = ParseSpec(tokenizer_json, file);
+  if (!spec.ok()) return spec.status().WithContext(folder + "tokenizer.json");
+  if (!tokenizer_config_json.empty() && !spec->bos) {
+    const Status status = ReadConfigBos(tokenizer_config_json, *spec);
+    if (!status.ok()) return status.WithContext(folder + "tokenizer_config.json");
+  }
+  auto tokenizer = BuildBpeTokenizer(std::move(spec).value());
+  if (!tokenizer.ok()) return tokenizer.status().WithContext(folder + "tokenizer.json");
   return tokenizer;
 }
 

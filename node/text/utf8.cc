@@ -148,6 +148,23 @@ bool IsPrintable(char32_t code) {
   }
 }
 
+std::string OneLine(std::string_view text, size_t bytes_max) {
+  std::string line;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Step step = NextUtf8(text.substr(i));
+    const bool shown = step.kind == Utf8Kind::kCharacter && IsPrintable(DecodeUtf8(text, i).code);
+    const std::string_view piece = shown ? text.substr(i, step.bytes) : "?";
+    if (line.size() + piece.size() > bytes_max) return line + "...";
+    line += piece;
+    i += step.bytes;
+  }
+  return line;
+}
+
+std::string Quoted(std::string_view text) {
+  return "\"" + OneLine(text, 64) + "\"";
+}
+
 std::string NormalizeNfc(std::string_view text) {
   utf8proc_uint8_t* mapped = nullptr;
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);

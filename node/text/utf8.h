@@ -51,6 +51,12 @@ bool IsWordChar(char32_t code);
 // character other than the space.
 bool IsPrintable(char32_t code);
 
+// Text that came from a file or a client, for a message of one line: at most `bytes_max` bytes of
+// whole characters, what is not printable or not UTF-8 as '?'.
+std::string OneLine(std::string_view text, size_t bytes_max = 300);
+// The same in quotes, at most 64 bytes.
+std::string Quoted(std::string_view text);
+
 // Unicode normalization form C of valid UTF-8.
 std::string NormalizeNfc(std::string_view text);
 

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <bit>
 
+#include "node/text/utf8.h"
+
 namespace muselet {
 namespace {
 
 constexpr size_t kTextBytesMax = 1U << 20;
-
-std::string Shown(std::string_view text) {
-  return "\"" + std::string(text.substr(0, 64)) + "\"";
-}
 
 }  // namespace
 
@@ -32,7 +30,7 @@ Result<Vocabulary> Vocabulary::Build(const std::vector<Entry>& entries) {
   uint64_t bytes = 0;
   for (const Entry& entry : entries) {
     if (entry.id < 0 || entry.id >= id_limit) {
-      return InvalidArgument("token " + Shown(entry.text) + " has id " + std::to_string(entry.id) +
+      return InvalidArgument("token " + Quoted(entry.text) + " has id " + std::to_string(entry.id) +
                              ", which is out of range for " + std::to_string(entries.size()) +
                              " tokens");
     }
@@ -51,7 +49,7 @@ Result<Vocabulary> Vocabulary::Build(const std::vector<Entry>& entries) {
     const auto id = static_cast<size_t>(entry.id);
     if (taken[id]) {
       return InvalidArgument("id " + std::to_string(entry.id) + " is given twice, to " +
-                             Shown(vocabulary.Text(entry.id)) + " and " + Shown(entry.text));
+                             Quoted(vocabulary.Text(entry.id)) + " and " + Quoted(entry.text));
     }
     taken[id] = true;
     vocabulary.spans_[id] = {vocabulary.bytes_.size(), static_cast<uint32_t>(entry.text.size())};
@@ -60,7 +58,7 @@ Result<Vocabulary> Vocabulary::Build(const std::vector<Entry>& entries) {
     size_t slot = vocabulary.FirstSlot(entry.text);
     for (; vocabulary.slots_[slot] >= 0; slot = (slot + 1) & (vocabulary.slots_.size() - 1)) {
       if (vocabulary.Text(vocabulary.slots_[slot]) == entry.text) {
-        return InvalidArgument("token " + Shown(entry.text) + " stands twice, as " +
+        return InvalidArgument("token " + Quoted(entry.text) + " stands twice, as " +
                                std::to_string(vocabulary.slots_[slot]) + " and " +
                                std::to_string(entry.id));
       }

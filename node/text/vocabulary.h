@@ -22,9 +22,9 @@ class Vocabulary {
     std::string_view text;
     bool findable = true;  // Find sees it; texts of findable entries must differ
   };
-  // kInvalidArgument naming the entry: an id that is negative, taken, or far beyond the number of
-  // entries (holes are fine, but memory is bounded by the entries, not by the largest id), or a
-  // text that stands twice.
+  // kInvalidArgument naming the entry by its id: an id that is negative, taken, or far beyond the
+  // number of entries (holes are fine, but memory is bounded by the entries, not by the largest
+  // id), or a text that stands twice.
   static Result<Vocabulary> Build(const std::vector<Entry>& entries);
 
   uint32_t size() const { return static_cast<uint32_t>(spans_.size()); }  // largest id + 1

@@ -68,8 +68,9 @@ class Batcher {
  public:
   // Prefill rows that a step with running decodes takes at least, whatever step_target_us says.
   static constexpr uint32_t kPrefillRowsMin = 16;
-  // Chunk limit of a sequence that wants prompt logprobs: each of its rows needs a row of logits.
-  static constexpr uint32_t kPromptLogprobChunk = 32;
+  // Rows of a step that belong to sequences that want prompt logprobs, all together: each of them
+  // needs a row of logits.
+  static constexpr uint32_t kPromptLogprobRowsMax = 32;
 
   Batcher(const BatchOptions& options, const BatchModel& model);
 
@@ -129,6 +130,7 @@ class Batcher {
     Outstanding record;
     bool has_decodes = false;
     uint32_t prefill_rows = 0;
+    uint32_t prompt_logprob_rows = 0;
   };
 
   // batcher.cc: admission, commit, endings.

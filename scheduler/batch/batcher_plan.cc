@@ -126,7 +126,10 @@ Sequence* Batcher::NextWaiting(RequestClass request_class, const std::vector<uin
 bool Batcher::PlanChunk(Draft& draft, Sequence& sequence) {
   if (!MayTakeRows(sequence)) return false;
   uint32_t row_max = std::min(sequence.prefill_end - sequence.planned, options_.prefill_chunk_max);
-  if (sequence.wants_prompt_logprobs()) row_max = std::min(row_max, kPromptLogprobChunk);
+  if (sequence.wants_prompt_logprobs()) {
+    row_max = std::min(row_max, kPromptLogprobRowsMax - draft.prompt_logprob_rows);
+    if (row_max == 0) return false;
+  }
   const uint32_t rows = RowsLeft(draft, sequence, row_max);
   if (rows == 0 || !Grow(sequence, sequence.planned + rows)) return false;
   AddSlice(draft, sequence, rows);
@@ -166,6 +169,7 @@ void Batcher::AddSlice(Draft& draft, Sequence& sequence, uint32_t row_count) {
   slice.logits_rows = slice.samples ? 1 : 0;
   if (sequence.wants_prompt_logprobs() && slice.first_position + 1 < sequence.prompt_count) {
     slice.logits_rows = row_count;
+    draft.prompt_logprob_rows += row_count;
   }
   const uint32_t block_tokens = model_.kv.block_tokens;
   const uint32_t block_count = (end + block_tokens - 1) / block_tokens;

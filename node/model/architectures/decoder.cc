@@ -1,66 +1,9 @@
 #include "node/model/architectures/decoder.h"
 
-#include <cmath>
 #include <utility>
-
-#include "base/device/dequantize.h"
-#include "node/model/file_fault.h"
-#include "node/model/json_fields.h"
 
 namespace muselet {
 namespace {
-
-constexpr double kThetaMax = 1e12;
-constexpr double kFactorMax = 1e6;
-
-Status ReadLlama3(const ConfigFields& fields, uint32_t context_tokens, RopeSpec& rope) {
-  rope.scaling = RopeScaling::kLlama3;
-  ASSIGN_OR_RETURN(rope.low_freq_factor, fields.NumberOr("low_freq_factor", 1.0, 1e-6, kFactorMax));
-  ASSIGN_OR_RETURN(rope.high_freq_factor,
-                   fields.NumberOr("high_freq_factor", 4.0, 1e-6, kFactorMax));
-  if (rope.high_freq_factor <= rope.low_freq_factor) {
-    return fields.Fault("high_freq_factor", "must be greater than low_freq_factor");
-  }
-  ASSIGN_OR_RETURN(rope.original_context,
-                   fields.SizeOr("original_max_position_embeddings", context_tokens, kContextMax));
-  return OkStatus();
-}
-
-// `fields` is rope_parameters or rope_scaling.
-Status ReadScaling(const ConfigFields& fields, uint32_t context_tokens, RopeSpec& rope) {
-  ASSIGN_OR_RETURN(const std::string older, fields.StringOr("type", "default"));
-  ASSIGN_OR_RETURN(const std::string type, fields.StringOr("rope_type", older));
-  if (type == "default") return OkStatus();
-  if (type != "linear" && type != "llama3") {
-    return fields.Fault("rope_type", "\"" + Printable(type) +
-                                         "\" is not supported (default, linear and llama3 are)");
-  }
-  ASSIGN_OR_RETURN(const auto factor, fields.FindNumber("factor"));
-  if (!factor) return fields.Fault("factor", "missing");
-  ASSIGN_OR_RETURN(rope.factor, fields.NumberOr("factor", 1.0, 1.0, kFactorMax));
-  if (type == "llama3") return ReadLlama3(fields, context_tokens, rope);
-  rope.scaling = RopeScaling::kLinear;
-  return OkStatus();
-}
-
-Status ReadFrequencyDivisors(const GgufFile& file, RopeSpec& rope) {
-  const GgufTensor* tensor = file.FindTensor("rope_freqs.weight");
-  if (tensor == nullptr) return OkStatus();
-  const uint64_t expected = rope.rotary_dim / 2;
-  if (tensor->view.rank != 1 || tensor->view.count() != expected) {
-    return LyingFile(file.path(), tensor->name,
-                     tensor->view.ToString() + ", must be [" + std::to_string(expected) + "]");
-  }
-  rope.frequency_divisors.resize(expected);
-  RETURN_IF_ERROR(DequantizeRow(tensor->view.dtype, tensor->view.data, expected,
-                                rope.frequency_divisors.data()));
-  for (const float divisor : rope.frequency_divisors) {
-    if (!(divisor > 0.0F) || !std::isfinite(divisor)) {
-      return LyingFile(file.path(), tensor->name, "a frequency divisor is not positive");
-    }
-  }
-  return OkStatus();
-}
 
 // One part of a layer under its three names. Matrices are [rows, columns], vectors [rows].
 struct Part {
@@ -127,48 +70,6 @@ void AddFfn(SpecList& list, size_t n, const LayerSpec& layer, uint64_t hidden) {
 }
 
 }  // namespace
-
-Result<RopeSpec> HuggingFaceRope(const JsonFields& config, uint32_t head_dim,
-                                 uint32_t context_tokens) {
-  RopeSpec rope;
-  rope.layout = RopeLayout::kHalves;
-  rope.rotary_dim = head_dim;
-  ASSIGN_OR_RETURN(rope.theta, config.NumberOr("rope_theta", 10000.0, 1.0, kThetaMax));
-  ASSIGN_OR_RETURN(const auto parameters, config.FindObject("rope_parameters"));
-  ASSIGN_OR_RETURN(const auto scaling, config.FindObject("rope_scaling"));
-  if (parameters) {
-    ASSIGN_OR_RETURN(rope.theta, parameters->NumberOr("rope_theta", rope.theta, 1.0, kThetaMax));
-    RETURN_IF_ERROR(ReadScaling(*parameters, context_tokens, rope));
-  } else if (scaling) {
-    RETURN_IF_ERROR(ReadScaling(*scaling, context_tokens, rope));
-  }
-  return rope;
-}
-
-Result<RopeSpec> GgufRope(const GgufFields& config, uint32_t head_dim, RopeLayout layout) {
-  RopeSpec rope;
-  rope.layout = layout;
-  ASSIGN_OR_RETURN(rope.theta, config.NumberOr("rope.freq_base", 10000.0, 1.0, kThetaMax));
-  ASSIGN_OR_RETURN(rope.rotary_dim, config.SizeOr("rope.dimension_count", head_dim, kHeadDimMax));
-  if (rope.rotary_dim % 2 != 0 || rope.rotary_dim > head_dim) {
-    return config.Fault("rope.dimension_count", std::to_string(rope.rotary_dim) +
-                                                    ", must be even and at most the head size " +
-                                                    std::to_string(head_dim));
-  }
-  ASSIGN_OR_RETURN(const double older, config.NumberOr("rope.scale_linear", 1.0, 1.0, kFactorMax));
-  ASSIGN_OR_RETURN(const std::string type,
-                   config.StringOr("rope.scaling.type", older > 1.0 ? "linear" : "none"));
-  if (type != "none" && type != "linear") {
-    return config.Fault("rope.scaling.type",
-                        "\"" + Printable(type) + "\" is not supported (none and linear are)");
-  }
-  if (type == "linear") {
-    rope.scaling = RopeScaling::kLinear;
-    ASSIGN_OR_RETURN(rope.factor, config.NumberOr("rope.scaling.factor", older, 1.0, kFactorMax));
-  }
-  RETURN_IF_ERROR(ReadFrequencyDivisors(config.file(), rope));
-  return rope;
-}
 
 std::vector<TensorSpec> DecoderTensors(const ModelConfig& config, TensorNaming naming) {
   SpecList list(naming);

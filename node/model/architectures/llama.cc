@@ -1,6 +1,7 @@
 #include "node/model/architectures/llama.h"
 
 #include "node/model/architectures/decoder.h"
+#include "node/model/architectures/rope_fields.h"
 #include "node/model/file_fault.h"
 #include "node/model/json_fields.h"
 

@@ -1,0 +1,179 @@
+#include "node/model/architectures/rope_fields.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+
+#include "base/device/dequantize.h"
+#include "node/model/architectures/decoder.h"
+#include "node/model/file_fault.h"
+#include "node/model/json_fields.h"
+
+namespace muselet {
+namespace {
+
+constexpr double kThetaMax = 1e12;
+constexpr double kFactorMax = 1e6;
+
+Status ReadLlama3(const ConfigFields& fields, uint32_t context_tokens, RopeSpec& rope) {
+  rope.scaling = RopeScaling::kLlama3;
+  ASSIGN_OR_RETURN(rope.low_freq_factor, fields.NumberOr("low_freq_factor", 1.0, 1e-6, kFactorMax));
+  ASSIGN_OR_RETURN(rope.high_freq_factor,
+                   fields.NumberOr("high_freq_factor", 4.0, 1e-6, kFactorMax));
+  if (rope.high_freq_factor <= rope.low_freq_factor) {
+    return fields.Fault("high_freq_factor", "must be greater than low_freq_factor");
+  }
+  ASSIGN_OR_RETURN(rope.original_context,
+                   fields.SizeOr("original_max_position_embeddings", context_tokens, kContextMax));
+  return OkStatus();
+}
+
+// `rope_type`, or `type` as transformers called it before 4.43; "" if there is neither.
+Result<std::string> ReadType(const ConfigFields& fields) {
+  ASSIGN_OR_RETURN(const std::string older, fields.StringOr("type", ""));
+  ASSIGN_OR_RETURN(const std::string type, fields.StringOr("rope_type", older));
+  if (!older.empty() && type != older) {
+    return fields.Fault(
+        "rope_type", "\"" + Printable(type) + "\" contradicts type \"" + Printable(older) + "\"");
+  }
+  return type;
+}
+
+// The scaling that `fields`, which is rope_parameters or rope_scaling, describes.
+Status ReadScaling(const ConfigFields& fields, uint32_t context_tokens, RopeSpec& rope) {
+  ASSIGN_OR_RETURN(const std::string type, ReadType(fields));
+  ASSIGN_OR_RETURN(const auto factor, fields.FindNumber("factor"));
+  if (type.empty() && factor) {
+    return fields.Fault("rope_type", "missing, so that the factor has no meaning");
+  }
+  ASSIGN_OR_RETURN(const double part, fields.NumberOr("partial_rotary_factor", 1.0, 0.0, 1.0));
+  if (part != 1.0) {
+    return fields.Fault("partial_rotary_factor", fmt::format("{} is not supported (1 is)", part));
+  }
+  if (type.empty() || type == "default") return OkStatus();
+  if (type != "linear" && type != "llama3") {
+    return fields.Fault("rope_type", "\"" + Printable(type) +
+                                         "\" is not supported (default, linear and llama3 are)");
+  }
+  if (!factor) return fields.Fault("factor", "missing");
+  ASSIGN_OR_RETURN(rope.factor, fields.NumberOr("factor", 1.0, 1.0, kFactorMax));
+  if (type == "llama3") return ReadLlama3(fields, context_tokens, rope);
+  rope.scaling = RopeScaling::kLinear;
+  return OkStatus();
+}
+
+// One of the two objects with all that it says; theta is nothing if it does not say it.
+struct RopeObject {
+  RopeSpec spec;
+  std::optional<double> theta;
+};
+
+Result<std::optional<RopeObject>> ReadObject(const JsonFields& config, std::string_view field,
+                                             uint32_t context_tokens) {
+  ASSIGN_OR_RETURN(const auto fields, config.FindObject(field));
+  if (!fields) return std::optional<RopeObject>();
+  for (const auto& [name, value] : fields->json().items()) {
+    if (value.is_object()) {
+      return fields->Fault(name, "rotations that differ between layers are not supported");
+    }
+  }
+  RopeObject object;
+  RETURN_IF_ERROR(ReadScaling(*fields, context_tokens, object.spec));
+  ASSIGN_OR_RETURN(object.theta, fields->FindNumber("rope_theta"));
+  RETURN_IF_ERROR(fields->NumberOr("rope_theta", 1.0, 1.0, kThetaMax).status());
+  return std::optional<RopeObject>(std::move(object));
+}
+
+bool SameScaling(const RopeSpec& a, const RopeSpec& b) {
+  return a.scaling == b.scaling && a.factor == b.factor && a.low_freq_factor == b.low_freq_factor &&
+         a.high_freq_factor == b.high_freq_factor && a.original_context == b.original_context;
+}
+
+// Takes theta from wherever it stands; all places must agree.
+Status AgreeOnTheta(const JsonFields& config, std::string_view field,
+                    const std::optional<double>& said, std::optional<double>& theta) {
+  if (said && theta && *said != *theta) {
+    return config.Fault(field,
+                        fmt::format("rope_theta {} contradicts rope_theta {}", *said, *theta));
+  }
+  if (said) theta = said;
+  return OkStatus();
+}
+
+Status ReadGgufScaling(const GgufFields& config, RopeSpec& rope) {
+  ASSIGN_OR_RETURN(const double older, config.NumberOr("rope.scale_linear", 1.0, 1.0, kFactorMax));
+  ASSIGN_OR_RETURN(const std::string type,
+                   config.StringOr("rope.scaling.type", older > 1.0 ? "linear" : "none"));
+  if (type != "none" && type != "linear") {
+    return config.Fault("rope.scaling.type",
+                        "\"" + Printable(type) + "\" is not supported (none and linear are)");
+  }
+  ASSIGN_OR_RETURN(const double factor,
+                   config.NumberOr("rope.scaling.factor", older, 1.0, kFactorMax));
+  if (older > 1.0 && (type == "none" || factor != older)) {
+    return config.Fault(
+        "rope.scale_linear",
+        fmt::format("{} contradicts rope.scaling.type {} with factor {}", older, type, factor));
+  }
+  if (type == "none") return OkStatus();
+  rope.scaling = RopeScaling::kLinear;
+  rope.factor = factor;
+  return OkStatus();
+}
+
+Status ReadFrequencyDivisors(const GgufFile& file, RopeSpec& rope) {
+  const GgufTensor* tensor = file.FindTensor("rope_freqs.weight");
+  if (tensor == nullptr) return OkStatus();
+  const uint64_t expected = rope.rotary_dim / 2;
+  if (tensor->view.rank != 1 || tensor->view.count() != expected) {
+    return LyingFile(file.path(), tensor->name,
+                     tensor->view.ToString() + ", must be [" + std::to_string(expected) + "]");
+  }
+  rope.frequency_divisors.resize(expected);
+  RETURN_IF_ERROR(DequantizeRow(tensor->view.dtype, tensor->view.data, expected,
+                                rope.frequency_divisors.data()));
+  for (const float divisor : rope.frequency_divisors) {
+    if (!(divisor > 0.0F) || !std::isfinite(divisor)) {
+      return LyingFile(file.path(), tensor->name, "a frequency divisor is not positive");
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<RopeSpec> HuggingFaceRope(const JsonFields& config, uint32_t head_dim,
+                                 uint32_t context_tokens) {
+  RETURN_IF_ERROR(config.NumberOr("rope_theta", 10000.0, 1.0, kThetaMax).status());
+  ASSIGN_OR_RETURN(const auto newer, ReadObject(config, "rope_parameters", context_tokens));
+  ASSIGN_OR_RETURN(const auto older, ReadObject(config, "rope_scaling", context_tokens));
+  if (newer && older && !SameScaling(newer->spec, older->spec)) {
+    return config.Fault("rope_scaling", "contradicts rope_parameters; keep the one that is meant");
+  }
+  ASSIGN_OR_RETURN(std::optional<double> theta, config.FindNumber("rope_theta"));
+  if (newer) RETURN_IF_ERROR(AgreeOnTheta(config, "rope_parameters", newer->theta, theta));
+  if (older) RETURN_IF_ERROR(AgreeOnTheta(config, "rope_scaling", older->theta, theta));
+  RopeSpec rope = newer ? newer->spec : older ? older->spec : RopeSpec();
+  rope.layout = RopeLayout::kHalves;
+  rope.rotary_dim = head_dim;
+  rope.theta = theta.value_or(10000.0);
+  return rope;
+}
+
+Result<RopeSpec> GgufRope(const GgufFields& config, uint32_t head_dim, RopeLayout layout) {
+  RopeSpec rope;
+  rope.layout = layout;
+  ASSIGN_OR_RETURN(rope.theta, config.NumberOr("rope.freq_base", 10000.0, 1.0, kThetaMax));
+  ASSIGN_OR_RETURN(rope.rotary_dim, config.SizeOr("rope.dimension_count", head_dim, kHeadDimMax));
+  if (rope.rotary_dim % 2 != 0 || rope.rotary_dim > head_dim) {
+    return config.Fault("rope.dimension_count", std::to_string(rope.rotary_dim) +
+                                                    ", must be even and at most the head size " +
+                                                    std::to_string(head_dim));
+  }
+  RETURN_IF_ERROR(ReadGgufScaling(config, rope));
+  RETURN_IF_ERROR(ReadFrequencyDivisors(config.file(), rope));
+  return rope;
+}
+
+}  // namespace muselet

@@ -7,7 +7,7 @@
 //   node -> scheduler     Hello, Report, Goodbye
 //   scheduler -> node     Welcome, Unknown, Heartbeat, Goodbye
 //   gateway -> node       Hello, Submit, Cancel, Heartbeat, Goodbye
-//   node -> gateway       Welcome, Tokens, Unknown
+//   node -> gateway       Welcome, Tokens, Unknown, Goodbye
 //
 // Rules: schedulers and nodes bind, the others connect. Every message may arrive twice, late or
 // never; (request, choice, attempt, index) makes duplicates harmless. Times on the wire are

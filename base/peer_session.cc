@@ -7,9 +7,9 @@ namespace muselet {
 ClientSession::ClientSession(Hello hello, const PeerTiming& timing, bool sends_heartbeats)
     : hello_(std::move(hello)), timing_(timing), sends_heartbeats_(sends_heartbeats) {}
 
-void ClientSession::Lose(std::string reason, Step& step) {
+void ClientSession::Lose(std::string reason, Step& step, bool on_purpose) {
   if (std::exchange(state_, State::kAway) == State::kAway) return;
-  step.events.push_back({Event::Kind::kLost, std::move(reason)});
+  step.events.push_back({Event::Kind::kLost, std::move(reason), on_purpose});
 }
 
 ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t now_us) {
@@ -38,7 +38,7 @@ ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t 
       next_send_us_ = now_us + timing_.heartbeat_interval_us;
     }
   } else if (const auto* goodbye = std::get_if<Goodbye>(&envelope.body)) {
-    Lose("it said goodbye: " + goodbye->reason, step);
+    Lose("it said goodbye: " + goodbye->reason, step, true);
   }
   step.known = joined();
   return step;

@@ -4,11 +4,12 @@
 // and events out; one owner, no locks. The owner sends what it is told to, in order, and may ignore
 // the fault of a Send: everything is repeated.
 //
-// Both sides call OnEnvelope for every envelope, before they look at the body, and OnTick at least
-// as often as the heartbeat interval. Ticks that stay out for half the timeout mean that we were
+// Both sides call OnEnvelope for every envelope, before they look at the body, and OnTick every
+// TickIntervalUs. Ticks that stay out for half the timeout mean that we were
 // stuck ourselves: silence is counted afresh then, because what the peers said is still unread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -25,6 +26,12 @@ struct PeerTiming {
   int64_t timeout_us = 3'000'000;  // silence after which a peer is lost
 };
 
+// How often the owner calls OnTick at the latest, so that it never seems stuck by its own interval.
+inline int64_t TickIntervalUs(const PeerTiming& timing) {
+  return std::clamp<int64_t>(timing.timeout_us / 8, 1,
+                             std::max<int64_t>(timing.heartbeat_interval_us, 1));
+}
+
 // Whether the owner was stuck between two ticks.
 inline bool WasStuck(int64_t last_tick_us, int64_t now_us, const PeerTiming& timing) {
   return now_us - last_tick_us > timing.timeout_us / 2;
@@ -39,7 +46,8 @@ class ClientSession {
       kLost,    // all that it held for us is gone, or may be; Hello goes on being repeated
     };
     Kind kind;
-    std::string reason;  // of kLost: "it is silent"
+    std::string reason;       // of kLost: "it is silent"
+    bool on_purpose = false;  // of kLost: it said Goodbye
   };
   struct Step {
     std::vector<Message> send;
@@ -66,7 +74,7 @@ class ClientSession {
  private:
   enum class State { kAway, kJoined };
 
-  void Lose(std::string reason, Step& step);
+  void Lose(std::string reason, Step& step, bool on_purpose = false);
 
   const Hello hello_;
   const PeerTiming timing_;

@@ -177,6 +177,10 @@ SchedulerMetrics::SchedulerMetrics(const S& series, const std::vector<std::strin
       refusals(series.NewCounter("muselet_scheduler_refusals_total", "Requests refused.")),
       losses(series.NewCounter("muselet_scheduler_losses_total",
                                "Attempts lost because their replica went away.")),
+      peers_left(series.NewCounter("muselet_scheduler_peers_left_total",
+                                   "Nodes and gateways that left in order.")),
+      peers_lost(series.NewCounter("muselet_scheduler_peers_lost_total",
+                                   "Nodes and gateways that broke off or fell silent.")),
       queue_time(series.NewHistogram("muselet_scheduler_queue_seconds",
                                      "From asking for a place to getting it.", kWaitSeconds)) {
   for (const std::string& model : models) {

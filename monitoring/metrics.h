@@ -125,6 +125,8 @@ class SchedulerMetrics {
   Counter tickets;       // muselet_scheduler_tickets_total
   Counter refusals;      // muselet_scheduler_refusals_total
   Counter losses;        // muselet_scheduler_losses_total: attempts on replicas that went away
+  Counter peers_left;    // muselet_scheduler_peers_left_total: nodes and gateways, with a Goodbye
+  Counter peers_lost;    // muselet_scheduler_peers_lost_total: without one
   Histogram queue_time;  // muselet_scheduler_queue_seconds
   // muselet_scheduler_replicas_ready{model}; null for a model that the config does not have.
   const Gauge* replicas_ready(std::string_view model) const;

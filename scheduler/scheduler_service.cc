@@ -1,5 +1,6 @@
 #include "scheduler/scheduler_service.h"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -9,7 +10,7 @@
 namespace muselet {
 namespace {
 
-constexpr int64_t kTickUs = 50'000;
+constexpr int64_t kTickMaxUs = 50'000;
 constexpr int64_t kLoopStuckUs = 2'000'000;
 // A broken connection is given this long to come back before its peer is asked for. Its process may
 // live: a lost peer costs its streams an attempt.
@@ -36,7 +37,10 @@ class Service final : public SchedulerService {
                                        Deliver(router_.OnMessage(peer, envelope, loop_.NowUs()));
                                      }));
     server_->OnDisconnect([this] { probe_at_us_ = loop_.NowUs() + kReconnectUs; });
-    ticker_ = std::make_unique<PeriodicTimer>(loop_, kTickUs, [this] { Tick(); });
+    const int64_t tick_us = std::min(
+        kTickMaxUs,
+        TickIntervalUs({options.route.heartbeat_interval_us, options.route.peer_timeout_us}));
+    ticker_ = std::make_unique<PeriodicTimer>(loop_, tick_us, [this] { Tick(); });
     Publish();
     LogInfo("scheduler listens", {{"scheduler", name_}, {"endpoint", server_->endpoint()}});
     return OkStatus();
@@ -97,6 +101,16 @@ class Service final : public SchedulerService {
         case RouteEvent::Kind::kReplicaReady:
           LogInfo("replica ready", fields);
           break;
+        case RouteEvent::Kind::kNodeLeft:
+          LogInfo("node left", fields);
+          break;
+        case RouteEvent::Kind::kGatewayLeft:
+          LogInfo("gateway left", fields);
+          break;
+        case RouteEvent::Kind::kReplicaLeft:
+          fields.emplace_back("attempts_lost", event.attempts_lost);
+          LogInfo("replica left", fields);
+          break;
         case RouteEvent::Kind::kNodeLost:
           LogWarn("node lost", fields);
           break;
@@ -120,6 +134,8 @@ class Service final : public SchedulerService {
     metrics_.tickets.Increment(static_cast<double>(counts.tickets - published_.tickets));
     metrics_.refusals.Increment(static_cast<double>(counts.refusals - published_.refusals));
     metrics_.losses.Increment(static_cast<double>(counts.losses - published_.losses));
+    metrics_.peers_left.Increment(static_cast<double>(counts.peers_left - published_.peers_left));
+    metrics_.peers_lost.Increment(static_cast<double>(counts.peers_lost - published_.peers_lost));
     published_ = counts;
     for (const int64_t queue_us : router_.TakeQueueTimesUs())
       metrics_.queue_time.Observe(static_cast<double>(queue_us) * 1e-6);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/peer_session.h"
+
 namespace muselet {
 namespace {
 
@@ -157,6 +159,9 @@ NodeAdmissionOutput NodeAdmission::OnSendFailed(const Message& message) {
 
 NodeAdmissionOutput NodeAdmission::OnTick(int64_t now_us) {
   NodeAdmissionOutput output;
+  if (WasStuck(std::exchange(last_tick_us_, now_us), now_us, {0, options_.peer_timeout_us})) {
+    for (auto& [name, gateway] : gateways_) gateway.heard_us = now_us;
+  }
   for (auto gateway = gateways_.begin(); gateway != gateways_.end();) {
     if (now_us - gateway->second.heard_us <= options_.peer_timeout_us) {
       ++gateway;
@@ -164,6 +169,15 @@ NodeAdmissionOutput NodeAdmission::OnTick(int64_t now_us) {
     }
     CancelAllOf(gateway->first, output);
     gateway = gateways_.erase(gateway);
+  }
+  return output;
+}
+
+NodeAdmissionOutput NodeAdmission::Farewell() const {
+  NodeAdmissionOutput output;
+  for (const auto& [name, gateway] : gateways_) {
+    output.messages.emplace_back(gateway.connection,
+                                 Goodbye{"replica " + options_.replica + " stops"});
   }
   return output;
 }

@@ -55,8 +55,11 @@ class NodeAdmission {
   // `message`, from an earlier output, could not be sent: its sequences have a gap now and end
   // here; the gateway takes them elsewhere.
   NodeAdmissionOutput OnSendFailed(const Message& message);
-  // Now and then, at least a few times per peer_timeout_us.
+  // Every TickIntervalUs (base/peer_session). Ticks that stay out for half of peer_timeout_us mean
+  // that we were stuck: silence counts afresh, because what the gateways said is still unread.
   NodeAdmissionOutput OnTick(int64_t now_us);
+  // Tells the gateways that we leave on purpose.
+  NodeAdmissionOutput Farewell() const;
 
   void StartDraining() { draining_ = true; }
   bool draining() const { return draining_; }
@@ -83,6 +86,7 @@ class NodeAdmission {
 
   const NodeAdmissionOptions options_;
   bool draining_ = false;
+  int64_t last_tick_us_ = 0;
   std::map<std::string, Gateway> gateways_;  // by name
   std::unordered_map<SequenceId, Owner> owners_;
   std::unordered_map<SequenceId, uint32_t> ended_;  // newest attempt that ended here

@@ -68,7 +68,8 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
 
  private:
   void Deliver(NodeAdmissionOutput output);
-  void OnInterval();
+  void OnTick();
+  void SendReports();
   Report MakeReport(const StepProgress& progress);
   bool Hung(const StepProgress& progress) const;
 
@@ -81,6 +82,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   std::vector<std::unique_ptr<SchedulerLink>> schedulers_;
   std::unique_ptr<PeriodicTimer> timer_;
   uint64_t report_sequence_ = 0;
+  int64_t next_report_us_ = 0;
   bool hung_logged_ = false;
   bool stopped_ = false;
 
@@ -122,8 +124,7 @@ Status ReplicaServer::Core::Start(std::shared_ptr<Model> model, WireContext& con
                      SchedulerLink::Connect(loop_, context, peer, endpoint, hello, timing));
     schedulers_.push_back(std::move(link));
   }
-  timer_ = std::make_unique<PeriodicTimer>(loop_, options_.engine.report_interval_us,
-                                           [this] { OnInterval(); });
+  timer_ = std::make_unique<PeriodicTimer>(loop_, TickIntervalUs(timing), [this] { OnTick(); });
   steps_->Start();
   return OkStatus();
 }
@@ -146,8 +147,17 @@ void ReplicaServer::Core::Deliver(NodeAdmissionOutput output) {
   sequences_.store(admission_.sequence_count());
 }
 
-void ReplicaServer::Core::OnInterval() {
-  Deliver(admission_.OnTick(loop_.NowUs()));
+void ReplicaServer::Core::OnTick() {
+  const int64_t now_us = loop_.NowUs();
+  Deliver(admission_.OnTick(now_us));
+  for (const auto& scheduler : schedulers_) scheduler->Tick();
+  if (now_us < next_report_us_) return;
+  // In step with the ticks, not drifting by what each is late.
+  next_report_us_ = std::max(next_report_us_ + options_.engine.report_interval_us, now_us);
+  SendReports();
+}
+
+void ReplicaServer::Core::SendReports() {
   const StepProgress progress = steps_->progress();
   const bool hung = Hung(progress);
   if (hung != hung_logged_) {
@@ -215,7 +225,7 @@ void ReplicaServer::Core::Drain() {
     core->draining_.store(true);
     LogInfo("draining", {{"replica", core->options_.replica},
                          {"sequences", core->admission_.sequence_count()}});
-    core->OnInterval();
+    core->SendReports();
   });
 }
 
@@ -224,6 +234,10 @@ void ReplicaServer::Core::Stop() {
   stopped_ = true;
   timer_.reset();
   for (const auto& scheduler : schedulers_) scheduler->SayGoodbye("stopped");
+  if (server_ != nullptr) {
+    for (auto& [connection, goodbye] : admission_.Farewell().messages)
+      (void)server_->Send(connection, std::move(goodbye));
+  }
   if (steps_ != nullptr) steps_->Stop();
   schedulers_.clear();
   server_.reset();

@@ -25,8 +25,11 @@ Result<std::unique_ptr<SchedulerLink>> SchedulerLink::Connect(EventLoop& loop, W
   return link;
 }
 
-void SchedulerLink::SendReport(const Report& report) {
+void SchedulerLink::Tick() {
   Apply(session_.OnTick(loop_.NowUs()));
+}
+
+void SchedulerLink::SendReport(const Report& report) {
   if (session_.joined()) Send(report);
 }
 
@@ -44,6 +47,8 @@ void SchedulerLink::Apply(ClientSession::Step step) {
     if (event.kind == ClientSession::Event::Kind::kJoined) {
       LogInfo("announced to scheduler",
               {{"scheduler", session_.peer_name()}, {"endpoint", client_->endpoint()}});
+    } else if (event.on_purpose) {
+      LogInfo("a scheduler left", {{"endpoint", client_->endpoint()}, {"why", event.reason}});
     } else {
       LogWarn("lost a scheduler", {{"endpoint", client_->endpoint()}, {"why", event.reason}});
     }

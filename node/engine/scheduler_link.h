@@ -21,9 +21,10 @@ class SchedulerLink {
                                                         const PeerTiming& timing);
 
   bool welcomed() const { return session_.joined(); }
-  // To be called regularly: also notices that the scheduler went away, and says Hello again. The
-  // report is sent if we are welcome there. One that does not get through is followed by a newer
-  // one: nothing is kept.
+  // Every TickIntervalUs: notices that the scheduler went away, and says Hello again.
+  void Tick();
+  // Sent if we are welcome there. One that does not get through is followed by a newer one: nothing
+  // is kept.
   void SendReport(const Report& report);
   void SayGoodbye(const std::string& reason);
 

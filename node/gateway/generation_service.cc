@@ -73,8 +73,13 @@ Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
   for (uint32_t i = 0; i < options_.schedulers.size(); ++i) {
     PeerLink::Callbacks callbacks;
     callbacks.up = [this, i] { Drive(SchedulerUp{i}); };
-    callbacks.down = [this, i](const std::string& why) {
-      LogWarn("lost a scheduler", {{"endpoint", options_.schedulers[i]}, {"why", why}});
+    callbacks.down = [this, i](const std::string& why, bool on_purpose) {
+      const LogFields fields = {{"endpoint", options_.schedulers[i]}, {"why", why}};
+      if (on_purpose) {
+        LogInfo("a scheduler left", fields);
+      } else {
+        LogWarn("lost a scheduler", fields);
+      }
       tables_[i].clear();
       Drive(SchedulerDown{i});
     };

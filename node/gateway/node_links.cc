@@ -27,9 +27,14 @@ NodeLinks::Node* NodeLinks::Open(const std::string& endpoint) {
   if (found != nodes_.end()) return &found->second;
   PeerLink::Callbacks callbacks;
   callbacks.up = [this, endpoint] { Flush(endpoint, nodes_.at(endpoint)); };
-  callbacks.down = [this, endpoint](const std::string& why) {
+  callbacks.down = [this, endpoint](const std::string& why, bool on_purpose) {
     nodes_.at(endpoint).waiting.clear();
-    LogWarn("lost a node", {{"endpoint", endpoint}, {"why", why}});
+    const LogFields fields = {{"endpoint", endpoint}, {"why", why}};
+    if (on_purpose) {
+      LogInfo("a node left", fields);
+    } else {
+      LogWarn("lost a node", fields);
+    }
     callbacks_.lost(endpoint, why);
   };
   callbacks.message = [this, endpoint](Message message) {

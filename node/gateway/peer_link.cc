@@ -64,7 +64,7 @@ void PeerLink::Apply(ClientSession::Step step) {
   for (const ClientSession::Event& event : step.events) {
     up_ = event.kind == ClientSession::Event::Kind::kJoined;
     if (up_ && callbacks_.up) callbacks_.up();
-    if (!up_ && callbacks_.down) callbacks_.down(event.reason);
+    if (!up_ && callbacks_.down) callbacks_.down(event.reason, event.on_purpose);
   }
   for (Message& message : step.send) {
     if (client_->Send(std::move(message)).code() == StatusCode::kUnavailable)

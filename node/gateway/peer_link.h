@@ -24,9 +24,10 @@ struct PeerLinkOptions {
 class PeerLink {
  public:
   struct Callbacks {
-    std::function<void()> up;                          // welcomed, anew after each down
-    std::function<void(const std::string& why)> down;  // after an up
-    std::function<void(Message)> message;              // all but the handshake; only while up
+    std::function<void()> up;  // welcomed, anew after each down
+    // After an up. `on_purpose`: it said Goodbye.
+    std::function<void(const std::string& why, bool on_purpose)> down;
+    std::function<void(Message)> message;  // all but the handshake; only while up
   };
 
   static Result<std::unique_ptr<PeerLink>> Connect(EventLoop& loop, WireContext& context,

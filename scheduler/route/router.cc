@@ -100,18 +100,23 @@ void Router::OnPeerEvent(const PeerTable::Event& event) {
   using Kind = PeerTable::Event::Kind;
   const bool lost = event.kind == Kind::kLost;
   const bool joined = event.kind == Kind::kJoined;
+  if (lost) ++(event.on_purpose ? counts_.peers_left : counts_.peers_lost);
+  const auto gone = [&](RouteEvent::Kind left_kind, RouteEvent::Kind lost_kind) {
+    events_.push_back({event.on_purpose ? left_kind : lost_kind, NameOf(event), event.reason});
+  };
   if (event.peer.hello.role == Role::kNode) {
     if (joined)
       events_.push_back(
           {RouteEvent::Kind::kNodeJoined, NameOf(event), event.peer.hello.software_version});
-    if (lost) events_.push_back({RouteEvent::Kind::kNodeLost, NameOf(event), event.reason});
-    SyncReplicas(event.peer.id, lost ? std::vector<ReplicaInfo>() : event.peer.hello.replicas);
+    if (lost) gone(RouteEvent::Kind::kNodeLeft, RouteEvent::Kind::kNodeLost);
+    SyncReplicas(event.peer.id, lost ? std::vector<ReplicaInfo>() : event.peer.hello.replicas,
+                 event.on_purpose);
   } else if (event.peer.hello.role == Role::kGateway) {
     if (joined)
       events_.push_back(
           {RouteEvent::Kind::kGatewayJoined, NameOf(event), event.peer.hello.software_version});
     if (lost) {
-      events_.push_back({RouteEvent::Kind::kGatewayLost, NameOf(event), event.reason});
+      gone(RouteEvent::Kind::kGatewayLeft, RouteEvent::Kind::kGatewayLost);
       DropGateway(event.peer.id);
     } else {
       Send(event.peer.id, table_);
@@ -132,16 +137,18 @@ void Router::DropGateway(const std::string& gateway) {
 
 // --- replicas ---
 
-void Router::SyncReplicas(const std::string& node, const std::vector<ReplicaInfo>& announced) {
+void Router::SyncReplicas(const std::string& node, const std::vector<ReplicaInfo>& announced,
+                          bool on_purpose) {
   for (const std::string& name : replicas_.Withdrawn(node, announced)) {
-    LoseTickets(*replicas_.Find(name), "replica " + name + " is gone or was formed anew");
+    const std::string reason = on_purpose ? " left in order" : " is gone or was formed anew";
+    LoseTickets(*replicas_.Find(name), "replica " + name + reason, on_purpose);
     replicas_.Remove(name);
   }
   replicas_.Announce(node, announced);
   table_dirty_ = true;
 }
 
-void Router::LoseTickets(Replica& replica, const std::string& reason) {
+void Router::LoseTickets(Replica& replica, const std::string& reason, bool on_purpose) {
   const auto tickets = std::exchange(replica.tickets, {});
   replica.ticket_sequences = 0;
   replica.ticket_tokens = 0;
@@ -153,8 +160,8 @@ void Router::LoseTickets(Replica& replica, const std::string& reason) {
   }
   counts_.losses += tickets.size();
   if (replica.reported) {
-    events_.push_back(
-        {RouteEvent::Kind::kReplicaLost, replica.info.replica, reason, tickets.size()});
+    const auto kind = on_purpose ? RouteEvent::Kind::kReplicaLeft : RouteEvent::Kind::kReplicaLost;
+    events_.push_back({kind, replica.info.replica, reason, tickets.size()});
   }
   replica.reported = false;
   table_dirty_ = true;

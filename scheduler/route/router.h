@@ -28,20 +28,23 @@
 
 namespace muselet {
 
-// What happened, for the log.
+// What happened, for the log. Left: on purpose, with a Goodbye. Lost: without.
 struct RouteEvent {
   enum class Kind {
     kNodeJoined,
+    kNodeLeft,
     kNodeLost,
     kGatewayJoined,
+    kGatewayLeft,
     kGatewayLost,
     kReplicaReady,
+    kReplicaLeft,
     kReplicaLost,
   };
   Kind kind;
   std::string name;
   std::string detail;
-  size_t attempts_lost = 0;  // kReplicaLost
+  size_t attempts_lost = 0;  // kReplicaLeft, kReplicaLost
 };
 
 // Counted since the Router was made; gauges are of now.
@@ -52,7 +55,9 @@ struct RouteCounts {
   size_t gateways = 0;
   uint64_t tickets = 0;
   uint64_t refusals = 0;
-  uint64_t losses = 0;
+  uint64_t losses = 0;  // attempts
+  uint64_t peers_left = 0;
+  uint64_t peers_lost = 0;
 };
 
 class Router {
@@ -99,9 +104,11 @@ class Router {
   void Refuse(const std::string& gateway, const Place& place, const Status& why);
   void RefuseOpen(const RequestId& request, const Status& why);
   void FreeTicket(const OpenRequest& open);
-  void SyncReplicas(const std::string& node, const std::vector<ReplicaInfo>& announced);
+  // `on_purpose`: what the node has no more, it took back in order.
+  void SyncReplicas(const std::string& node, const std::vector<ReplicaInfo>& announced,
+                    bool on_purpose);
   // Tells the gateways of its tickets; the replica stays in the table.
-  void LoseTickets(Replica& replica, const std::string& reason);
+  void LoseTickets(Replica& replica, const std::string& reason, bool on_purpose = false);
   void DropGateway(const std::string& gateway);
   // The replica that holds this request without a ticket of ours, or null.
   Replica* HolderOf(const Place& place);

@@ -110,10 +110,28 @@ TEST(ClientSessionTest, SilenceAndGoodbyeAreLosses) {
   EXPECT_EQ(Told(lost), "lost: it is silent;");
   EXPECT_EQ(Names(lost.send), "hello;");
   EXPECT_EQ(Told(session.OnTick(2200)), "");
+  ASSERT_EQ(lost.events.size(), 1U);
+  EXPECT_FALSE(lost.events[0].on_purpose);
   session.OnEnvelope(From(7, Welcome{"s0"}), 2210);
-  EXPECT_EQ(Told(session.OnEnvelope(From(7, Goodbye{"stop"}), 2220)),
-            "lost: it said goodbye: stop;");
+  const auto left = session.OnEnvelope(From(7, Goodbye{"stop"}), 2220);
+  EXPECT_EQ(Told(left), "lost: it said goodbye: stop;");
+  ASSERT_EQ(left.events.size(), 1U);
+  EXPECT_TRUE(left.events[0].on_purpose);
   EXPECT_EQ(Told(session.OnEnvelope(From(7, Goodbye{"stop"}), 2230)), "");
+}
+
+// A timeout of two heartbeats is allowed: ticks at the heartbeat's pace, each a little late, would
+// pass for an owner that is stuck, and silence would never be noticed.
+TEST(ClientSessionTest, SilenceIsNoticedWithTheShortestTimeoutThatTheConfigAllows) {
+  constexpr PeerTiming kTight{.heartbeat_interval_us = 500, .timeout_us = 1000};
+  ClientSession session(HelloOf("g"), kTight);
+  session.OnTick(1000);
+  session.OnEnvelope(From(7, Welcome{"s0"}), 1000);
+  std::string told;
+  const int64_t late_us = 10;
+  for (int64_t now = 1000; now < 4000; now += TickIntervalUs(kTight) + late_us)
+    told += Told(session.OnTick(now));
+  EXPECT_EQ(told, "lost: it is silent;");
 }
 
 TEST(ClientSessionTest, QuietPeerIsAskedByAHello) {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <memory>
 #include <string>
@@ -11,6 +12,8 @@
 
 namespace muselet {
 namespace {
+
+constexpr std::chrono::seconds kPatience(60);
 
 class EventLoopTest : public ::testing::Test {
  protected:
@@ -52,9 +55,11 @@ TEST_F(EventLoopTest, EveryRepeatsAndTheLoopTurns) {
     if (++ticks == 5) done.set_value();
   });
   Run();
-  done.get_future().get();
-  while (loop_.turns() < 2) std::this_thread::yield();
-  SUCCEED();
+  EXPECT_EQ(done.get_future().wait_for(kPatience), std::future_status::ready);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (loop_.turns() < 2 && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::yield();
+  EXPECT_GE(loop_.turns(), 2U);
 }
 
 TEST_F(EventLoopTest, DestroyedTimerCallsNoMore) {
@@ -77,10 +82,18 @@ TEST_F(EventLoopTest, DestroyedTimerCallsNoMore) {
 }
 
 TEST_F(EventLoopTest, StopFromAnyThreadEndsRun) {
-  Run();
+  std::promise<void> ended;
+  std::future<void> end = ended.get_future();
+  std::promise<void> running;
+  loop_.Post([&] { running.set_value(); });
+  thread_ = std::thread([&] {
+    loop_.Run();
+    ended.set_value();
+  });
+  running.get_future().get();
+  EXPECT_EQ(end.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
   loop_.Stop();
-  thread_.join();
-  SUCCEED();
+  EXPECT_EQ(end.wait_for(kPatience), std::future_status::ready);
 }
 
 }  // namespace

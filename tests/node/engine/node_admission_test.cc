@@ -143,8 +143,12 @@ TEST_F(NodeAdmissionTest, ASilentGatewaysSequencesAreCancelled) {
   Say("g1", Hello{});
   Say("g0", MakeSubmit(1));
   Say("g1", MakeSubmit(2));
-  now_us_ += 900'000;
+  admission_.OnTick(now_us_);
+  now_us_ += 450'000;
+  admission_.OnTick(now_us_);
+  now_us_ += 450'000;
   Say("g1", Heartbeat{});
+  admission_.OnTick(now_us_);
   now_us_ += 200'000;
   const auto output = admission_.OnTick(now_us_);
   ASSERT_EQ(output.commands.size(), 1U);
@@ -152,6 +156,22 @@ TEST_F(NodeAdmissionTest, ASilentGatewaysSequencesAreCancelled) {
   EXPECT_EQ(admission_.gateway_count(), 1U);
   // Back again, it must learn that it was forgotten.
   EXPECT_TRUE(std::holds_alternative<Unknown>(Say("g0", Heartbeat{}).messages.at(0).second));
+}
+
+TEST_F(NodeAdmissionTest, ANodeThatWasStuckDoesNotTakeItsGatewaysForSilent) {
+  admission_.OnTick(now_us_);
+  Say("g0", MakeSubmit(1));
+  now_us_ += 5'000'000;  // what g0 said meanwhile is still unread
+  EXPECT_TRUE(admission_.OnTick(now_us_).commands.empty());
+  EXPECT_EQ(admission_.gateway_count(), 1U);
+}
+
+TEST_F(NodeAdmissionTest, FarewellGoesToEveryGateway) {
+  Say("g1", Hello{});
+  const auto output = admission_.Farewell();
+  ASSERT_EQ(output.messages.size(), 2U);
+  for (const auto& [connection, message] : output.messages)
+    EXPECT_TRUE(std::holds_alternative<Goodbye>(message)) << connection;
 }
 
 TEST_F(NodeAdmissionTest, ARestartedGatewayLeavesNothingBehind) {

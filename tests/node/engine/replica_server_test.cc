@@ -68,6 +68,7 @@ class ReplicaServerTest : public ::testing::Test {
   void OnReplicaMessage(Envelope envelope) {
     if (std::holds_alternative<Welcome>(envelope.body)) ++welcomes_;
     if (std::holds_alternative<Unknown>(envelope.body)) ++unknowns_;
+    if (std::holds_alternative<Goodbye>(envelope.body)) ++gateway_goodbyes_;
     if (const auto* tokens = std::get_if<Tokens>(&envelope.body)) {
       for (const TokenUpdate& update : tokens->updates) {
         auto& sequence = answers_[update.sequence.request.low];
@@ -134,7 +135,8 @@ class ReplicaServerTest : public ::testing::Test {
   bool forget_ = false;
   std::vector<Hello> hellos_;
   std::vector<Report> reports_;
-  int goodbyes_ = 0;
+  int goodbyes_ = 0;  // to the scheduler
+  int gateway_goodbyes_ = 0;
   int welcomes_ = 0;
   int unknowns_ = 0;
   std::map<uint64_t, std::vector<TokenId>> answers_;
@@ -254,7 +256,7 @@ TEST_F(ReplicaServerTest, DrainFinishesWhatRunsAndTakesNothingNew) {
   EXPECT_FALSE(server_->Health().ready);
   Await([&] { return !reports_.empty() && reports_.back().draining; });
   server_->Stop();
-  Await([&] { return goodbyes_ == 1; });
+  Await([&] { return goodbyes_ == 1 && gateway_goodbyes_ == 1; });
 }
 
 TEST_F(ReplicaServerTest, AnEndpointInUseIsOneClearFault) {

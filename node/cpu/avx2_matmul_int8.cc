@@ -7,7 +7,9 @@
 namespace muselet::cpu::avx2 {
 namespace {
 
-constexpr int kRowsMax = 4;
+// Rows of activations that one pass over a panel serves: as many as the 16 registers hold.
+constexpr int kNibbleRows = 6;
+constexpr int kByteRows = 4;
 
 // Four neighbouring activations in every lane.
 inline __m256i Broadcast4(const int8_t* x) {
@@ -16,21 +18,29 @@ inline __m256i Broadcast4(const int8_t* x) {
   return _mm256_set1_epi32(four);
 }
 
+// Integer sums may be regrouped by the compiler, which then runs out of registers: this holds it to
+// the order as written.
+inline void KeepInRegister(__m256i& value) {
+  asm("" : "+x"(value));
+}
+
 // Sums of 32 products for 8 outputs and kRows rows of activations, `x` being `stride` apart, in
 // which `w` are unsigned: pairs stay within 16 bits for w <= 15 (8 pairs of 15 * 127).
 template <int kRows>
 inline void DotNibbles(const uint8_t* q, const int8_t* x, size_t stride, __m256i (&dot)[kRows]) {
   const __m256i low = _mm256_set1_epi8(15);
   __m256i sum[kRows];
-  for (int i = 0; i < kRows; ++i) sum[i] = _mm256_setzero_si256();
   for (int quarter = 0; quarter < 4; ++quarter) {
     const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + 32 * quarter));
     const __m256i first = _mm256_and_si256(both, low);
     const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
     for (int i = 0; i < kRows; ++i) {
       const int8_t* at = x + i * stride + 8 * quarter;
-      sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(first, Broadcast4(at)));
+      const __m256i pairs = _mm256_maddubs_epi16(first, Broadcast4(at));
+      sum[i] = quarter == 0 ? pairs : _mm256_add_epi16(sum[i], pairs);
+      KeepInRegister(sum[i]);
       sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(second, Broadcast4(at + 4)));
+      KeepInRegister(sum[i]);
     }
   }
   const __m256i one = _mm256_set1_epi16(1);
@@ -89,6 +99,7 @@ inline void AddBlock(const PanelBlockQ8_0& w, const BlockInput& x, __m256 (&acc)
       const __m256i input = Broadcast4(x.q + i * x.stride * kBlockColumns + 4 * vector);
       const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(input, q));
       dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(pairs, one));
+      KeepInRegister(dot[i]);
     }
   }
   AddScaled<kRows>(dot, LoadHalves(w.d), x, acc);
@@ -132,23 +143,41 @@ inline void AddBlock(const PanelBlockQ6K& w, const BlockInput& x, __m256 (&acc)[
   AddScaled<kRows>(dot, LoadHalves(w.d), x, acc);
 }
 
+// How a tile's blocks are laid out.
+struct BlockCounts {
+  uint32_t blocks;   // of a row
+  uint32_t segment;  // of a segment
+};
+
+// Blocks [begin, end) of a panel, `x` being the inputs of block 0.
 template <typename Block, int kRows>
-void MultiplyPanel(const MatMulTile& tile, uint32_t panel, uint32_t row) {
+inline void AddBlocks(const Block* panel, const BlockInput& x, uint32_t begin, uint32_t end,
+                      __m256 (&acc)[kRows]) {
+  for (int i = 0; i < kRows; ++i) acc[i] = _mm256_setzero_ps();
+  for (uint32_t b = begin; b < end; ++b)
+    AddBlock<kRows>(panel[b],
+                    {x.q + b * kBlockColumns, x.scale + b, x.sum + b, x.total + b, x.stride}, acc);
+}
+
+template <typename Block, int kRows>
+void MultiplyPanel(const MatMulTile& tile, const BlockCounts& counts, uint32_t panel,
+                   uint32_t row) {
   const auto* blocks =
       reinterpret_cast<const Block*>(tile.weight.data + panel * tile.weight.panel_bytes);
   const QuantizedRows& in = tile.quantized;
-  const uint32_t width = in.blocks / tile.weight.segments;
-  const size_t first = static_cast<size_t>(row) * in.blocks;
+  const size_t first = static_cast<size_t>(row) * counts.blocks;
+  const BlockInput x = {in.q + first * kBlockColumns, in.scale + first, in.sum + first,
+                        in.total + first, counts.blocks};
+  __m256 acc[kRows];
+  if (counts.segment == counts.blocks) {
+    AddBlocks<Block, kRows>(blocks, x, 0, counts.blocks, acc);
+    for (int i = 0; i < kRows; ++i)
+      StoreOutputs(tile, panel, row + static_cast<uint32_t>(i), acc[i]);
+    return;
+  }
   PartialSums<kRows> sums;
-  for (uint32_t begin = 0; begin < in.blocks; begin += width) {
-    __m256 acc[kRows];
-    for (int i = 0; i < kRows; ++i) acc[i] = _mm256_setzero_ps();
-    for (uint32_t b = begin; b < begin + width; ++b) {
-      const size_t at = first + b;
-      AddBlock<kRows>(
-          blocks[b],
-          {in.q + at * kBlockColumns, in.scale + at, in.sum + at, in.total + at, in.blocks}, acc);
-    }
+  for (uint32_t begin = 0; begin < counts.blocks; begin += counts.segment) {
+    AddBlocks<Block, kRows>(blocks, x, begin, begin + counts.segment, acc);
     sums.Add(acc);
   }
   sums.Finish();
@@ -156,25 +185,26 @@ void MultiplyPanel(const MatMulTile& tile, uint32_t panel, uint32_t row) {
     StoreOutputs(tile, panel, row + static_cast<uint32_t>(i), sums.stack[0][i]);
 }
 
-template <typename Block>
+// The last `rows` < kRows rows of a tile.
+template <typename Block, int kRows>
+void MultiplyRest(const MatMulTile& tile, const BlockCounts& counts, uint32_t panel,
+                  uint32_t rows) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows)
+      MultiplyPanel<Block, kRows>(tile, counts, panel, tile.row_end - rows);
+    else
+      MultiplyRest<Block, kRows - 1>(tile, counts, panel, rows);
+  }
+}
+
+template <typename Block, int kRows>
 void MultiplyTile(const MatMulTile& tile) {
+  const BlockCounts counts = {tile.quantized.blocks, tile.quantized.blocks / tile.weight.segments};
+  const uint32_t rest = (tile.row_end - tile.row_begin) % kRows;
   for (uint32_t panel = tile.panel_begin; panel < tile.panel_end; ++panel) {
-    uint32_t row = tile.row_begin;
-    for (; row + kRowsMax <= tile.row_end; row += kRowsMax)
-      MultiplyPanel<Block, kRowsMax>(tile, panel, row);
-    switch (tile.row_end - row) {
-      case 3:
-        MultiplyPanel<Block, 3>(tile, panel, row);
-        break;
-      case 2:
-        MultiplyPanel<Block, 2>(tile, panel, row);
-        break;
-      case 1:
-        MultiplyPanel<Block, 1>(tile, panel, row);
-        break;
-      default:
-        break;
-    }
+    for (uint32_t row = tile.row_begin; row + kRows <= tile.row_end; row += kRows)
+      MultiplyPanel<Block, kRows>(tile, counts, panel, row);
+    MultiplyRest<Block, kRows - 1>(tile, counts, panel, rest);
   }
 }
 
@@ -183,13 +213,13 @@ void MultiplyTile(const MatMulTile& tile) {
 void MatMulInt8(const MatMulTile& tile) {
   switch (tile.weight.dtype) {
     case DType::kQ4_0:
-      return MultiplyTile<PanelBlockQ4_0>(tile);
+      return MultiplyTile<PanelBlockQ4_0, kNibbleRows>(tile);
     case DType::kQ4_1:
-      return MultiplyTile<PanelBlockQ4_1>(tile);
+      return MultiplyTile<PanelBlockQ4_1, kNibbleRows>(tile);
     case DType::kQ8_0:
-      return MultiplyTile<PanelBlockQ8_0>(tile);
+      return MultiplyTile<PanelBlockQ8_0, kByteRows>(tile);
     case DType::kQ6_K:
-      return MultiplyTile<PanelBlockQ6K>(tile);
+      return MultiplyTile<PanelBlockQ6K, kByteRows>(tile);
     default:
       return;  // not a block format; ruled out by the contract
   }

@@ -185,26 +185,31 @@ void MultiplyPanel(const MatMulTile& tile, const BlockCounts& counts, uint32_t p
     StoreOutputs(tile, panel, row + static_cast<uint32_t>(i), sums.stack[0][i]);
 }
 
-// The last `rows` < kRows rows of a tile.
+// `rows` <= kRows rows.
 template <typename Block, int kRows>
-void MultiplyRest(const MatMulTile& tile, const BlockCounts& counts, uint32_t panel,
+void MultiplyRows(const MatMulTile& tile, const BlockCounts& counts, uint32_t panel, uint32_t row,
                   uint32_t rows) {
   if constexpr (kRows > 0) {
     if (rows == kRows)
-      MultiplyPanel<Block, kRows>(tile, counts, panel, tile.row_end - rows);
+      MultiplyPanel<Block, kRows>(tile, counts, panel, row);
     else
-      MultiplyRest<Block, kRows - 1>(tile, counts, panel, rows);
+      MultiplyRows<Block, kRows - 1>(tile, counts, panel, row, rows);
   }
 }
 
 template <typename Block, int kRows>
 void MultiplyTile(const MatMulTile& tile) {
   const BlockCounts counts = {tile.quantized.blocks, tile.quantized.blocks / tile.weight.segments};
-  const uint32_t rest = (tile.row_end - tile.row_begin) % kRows;
+  const uint32_t rows = tile.row_end - tile.row_begin;
+  // Groups of nearly equal size: unpacking a weight for few rows costs as much as for many.
+  const uint32_t groups = (rows + kRows - 1) / kRows;
   for (uint32_t panel = tile.panel_begin; panel < tile.panel_end; ++panel) {
-    for (uint32_t row = tile.row_begin; row + kRows <= tile.row_end; row += kRows)
-      MultiplyPanel<Block, kRows>(tile, counts, panel, row);
-    MultiplyRest<Block, kRows - 1>(tile, counts, panel, rest);
+    uint32_t row = tile.row_begin;
+    for (uint32_t left = groups; left > 0; --left) {
+      const uint32_t count = (tile.row_end - row + left - 1) / left;
+      MultiplyRows<Block, kRows>(tile, counts, panel, row, count);
+      row += count;
+    }
   }
 }
 

@@ -16,6 +16,8 @@ namespace {
 constexpr uint32_t kRowsPerTile = 64;     // of a product: their activations stay in the L2 cache
 constexpr size_t kInlineElements = 8192;  // elementwise work below this is not worth two threads
 
+constexpr uint32_t kRowTilesPerThread =
+    4;  // of elementwise work: taking a tile costs as much as a row
 constexpr uint32_t kHeadsPerThread = 8;  // with fewer, attention is shared out by chunks
 
 uint32_t DivideUp(uint32_t a, uint32_t b) {
@@ -35,7 +37,7 @@ class CpuOps final : public Ops {
   Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) override {
     if (segments > kSegmentsMax) return InvalidArgument("a product has too many segments");
     ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> packed,
-                     PackedMatrix::Pack(weight, segments, pool_));
+                     PackedMatrix::Pack(weight, segments, pool_, arena_));
     return std::unique_ptr<Matrix>(std::move(packed));
   }
 
@@ -171,7 +173,11 @@ class CpuOps final : public Ops {
       for (uint32_t row = 0; row < rows.count; ++row) body(row);
       return;
     }
-    pool_.ParallelFor(rows.count, [&](uint32_t row, uint32_t) { body(row); });
+    const uint32_t per_tile = DivideUp(rows.count, pool_.threads() * kRowTilesPerThread);
+    pool_.ParallelFor(DivideUp(rows.count, per_tile), [&](uint32_t tile, uint32_t) {
+      const uint32_t end = std::min((tile + 1) * per_tile, rows.count);
+      for (uint32_t row = tile * per_tile; row < end; ++row) body(row);
+    });
   }
 
   QuantizedRows Quantize(Rows x) {
@@ -318,6 +324,7 @@ class CpuOps final : public Ops {
   const Kernels& kernels_;
   const bool int8_;
   ThreadPool pool_;
+  const std::shared_ptr<WeightArena> arena_ = std::make_shared<WeightArena>();
   AttentionScratch attention_;
 
   // The rounded inputs of the current product; grown to the largest step.

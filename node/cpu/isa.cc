@@ -30,6 +30,12 @@ Result<const Kernels*> SelectKernels(IsaLevel level) {
   return Unavailable("cpu.isa: avx512 is not in this build; choose auto, avx2 or scalar");
 }
 
+std::vector<std::string> IsaLevelNames() {
+  std::vector<std::string> names = {"auto", "scalar"};
+  if (Avx2Kernels() != nullptr) names.emplace_back("avx2");
+  return names;
+}
+
 std::string_view IsaName(IsaLevel level) {
   if (level == IsaLevel::kAuto) return HasAvx2() ? "avx2" : "scalar";
   return level == IsaLevel::kAvx2 ? "avx2" : level == IsaLevel::kAvx512 ? "avx512" : "scalar";

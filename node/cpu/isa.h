@@ -1,7 +1,9 @@
 // Which instruction set level the kernels run at, chosen at run time from what the processor has.
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "node/cpu/kernels.h"
@@ -15,5 +17,9 @@ Result<const Kernels*> SelectKernels(IsaLevel level);
 
 // "scalar", "avx2"; for kAuto the level that it stands for here.
 std::string_view IsaName(IsaLevel level);
+
+// What cpu.isa may be: the names of the levels that this program has kernels for, in the order of
+// IsaLevel, "auto" first. Whether the processor can run them is SelectKernels' answer.
+std::vector<std::string> IsaLevelNames();
 
 }  // namespace muselet::cpu

@@ -1,7 +1,5 @@
 #include "node/cpu/packed_matrix.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -169,20 +167,9 @@ float PlainElement(const std::byte* panel, DType dtype, size_t index) {
 
 }  // namespace
 
-Result<DeviceBuffer> AllocatePages(size_t bytes) {
-  const size_t size = std::max<size_t>(bytes, 1);
-  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED) {
-    return ResourceExhausted("no memory for " + std::to_string(size >> 20) +
-                             " MiB; choose a smaller model or kv.bytes");
-  }
-  return DeviceBuffer(static_cast<std::byte*>(data), size,
-                      [](std::byte* at, size_t length) { munmap(at, length); });
-}
-
 Result<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(const TensorView& weight,
-                                                         uint32_t segments, ThreadPool& pool) {
+                                                         uint32_t segments, ThreadPool& pool,
+                                                         std::shared_ptr<WeightArena> arena) {
   const DTypeTraits traits = Traits(weight.dtype);
   if (weight.rank != 2 || weight.count() == 0 || weight.dtype == DType::kI8)
     return InvalidArgument("cannot multiply by a tensor " + weight.ToString());
@@ -198,8 +185,9 @@ Result<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(const TensorView& weigh
   view = {nullptr,      PanelBytes(weight.dtype, columns),
           weight.dtype, static_cast<uint32_t>(weight.dim(0)),
           columns,      segments};
-  ASSIGN_OR_RETURN(matrix->buffer_, AllocatePages(matrix->panel_count() * view.panel_bytes));
-  view.data = matrix->buffer_.data();
+  matrix->arena_ = std::move(arena);
+  ASSIGN_OR_RETURN(std::byte* const panels, matrix->arena_->Allocate(matrix->bytes()));
+  view.data = panels;
 
   const size_t row_bytes = columns / traits.block_values * static_cast<size_t>(traits.block_bytes);
   constexpr uint32_t kPanelsPerTile = 16;
@@ -209,7 +197,7 @@ Result<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(const TensorView& weigh
     const uint32_t end = std::min(begin + kPanelsPerTile * kPanelRows, view.rows);
     for (uint32_t row = begin; row < end; ++row)
       PackRow(weight.data + row * row_bytes, view.dtype, columns, row % kPanelRows,
-              matrix->buffer_.data() + row / kPanelRows * view.panel_bytes);
+              panels + row / kPanelRows * view.panel_bytes);
   });
   return matrix;
 }

@@ -7,6 +7,7 @@
 #include "base/device/ops.h"
 #include "node/cpu/panels.h"
 #include "node/cpu/thread_pool.h"
+#include "node/cpu/weight_arena.h"
 
 namespace muselet::cpu {
 
@@ -23,25 +24,24 @@ struct RowBlock {
 class PackedMatrix final : public Matrix {
  public:
   // kInvalidArgument if the tensor is not [N, K] of a known dtype with whole blocks, or if
-  // `segments` does not cut it into equal multiples of 32.
-  static Result<std::unique_ptr<PackedMatrix>> Pack(const TensorView& weight, uint32_t segments,
-                                                    ThreadPool& pool);
+  // `segments` does not cut it into equal multiples of 32. The panels lie in `arena`, which lives
+  // as long as one of its matrices.
+  static Result<std::unique_ptr<PackedMatrix>> Pack(
+      const TensorView& weight, uint32_t segments, ThreadPool& pool,
+      std::shared_ptr<WeightArena> arena = std::make_shared<WeightArena>());
 
   uint32_t rows() const override { return view_.rows; }
   uint32_t columns() const override { return view_.columns; }
   DType dtype() const override { return view_.dtype; }
-  size_t bytes() const override { return buffer_.size(); }
+  size_t bytes() const override { return panel_count() * view_.panel_bytes; }
 
   const PanelView& view() const { return view_; }
   uint32_t panel_count() const { return (view_.rows + kPanelRows - 1) / kPanelRows; }
 
  private:
   PanelView view_;
-  DeviceBuffer buffer_;
+  std::shared_ptr<WeightArena> arena_;
 };
-
-// Anonymous zeroed memory, page-aligned.
-Result<DeviceBuffer> AllocatePages(size_t bytes);
 
 // Row `row` as f32 [K]: the bits that dequantising the original tensor gives.
 void ReadRow(const PanelView& panels, uint32_t row, float* out);

@@ -57,7 +57,7 @@ else
       "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
       cp tests/requirements.txt "$venv/requirements.txt"
     fi
-    "$venv/bin/python" -m pytest tests/integration -q --junit-xml "$results/pytest.xml" || true
+    "$venv/bin/python" -m pytest tests/integration tests/bench -q --junit-xml "$results/pytest.xml" || true
   fi
 fi
 python3 tests/summary.py "$results" tests/skips.txt "${reports[@]}"

@@ -1,71 +1,58 @@
 // Tokens a second of Forward, without the rest of the system, and beside each figure the bound that
 // reading the weights sets on this machine, measured in the same run.
 //
-//   model_bench MODEL [threads] [int8|float32] [scalar|avx2]
+//   model_bench MODEL [--threads N] [--float32] [--isa scalar|avx2|avx512] [--json FILE]
+//               [--no-limits] [CASE...]
+//   CASE: decode:SEQUENCES:STEPS:POSITION or prefill:ROWS. Decode steps take one row of each
+//   sequence, the first at POSITION; a prompt is cut into the chunks that the server would make.
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/json.h"
 #include "node/cpu/cpu_ops.h"
 #include "node/model/load_model.h"
+#include "tests/bench/machine_limits.h"
 
-namespace muselet {
+namespace muselet::bench {
 namespace {
+
+constexpr uint32_t kBlockTokens = 16;
+constexpr const char* kUsage =
+    "usage: model_bench MODEL [--threads N] [--float32] [--isa scalar|avx2|avx512] [--json FILE] "
+    "[--no-limits] [decode:SEQUENCES:STEPS:POSITION|prefill:ROWS]...\n";
+
+struct Case {
+  std::string name;
+  uint32_t sequences = 1;
+  uint32_t steps = 1;
+  uint32_t position = 0;
+  uint32_t prefill_rows = 0;  // 0: decode
+};
+
+struct Arguments {
+  std::string model, json;
+  EngineOptions options;
+  std::vector<Case> cases;
+  bool limits = true;
+};
+
+struct Timing {
+  double seconds = 0.0;  // of all steps
+  double median_step_s = 0.0;
+  double cpu_seconds = 0.0;  // of all threads
+  uint32_t tokens = 0;
+};
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Best of several runs of all threads summing 256 MiB, in bytes a second.
-double ReadBandwidth(uint32_t threads) {
-  std::vector<uint64_t> data((256U << 20) / sizeof(uint64_t), 1);
-  double best = 0.0;
-  for (int run = 0; run < 5; ++run) {
-    const double start = Now();
-    std::vector<std::thread> workers;
-    std::vector<uint64_t> sums(size_t{threads} * 64);
-    for (uint32_t t = 0; t < threads; ++t) {
-      workers.emplace_back([&, t] {
-        uint64_t sum[8] = {};
-        for (size_t i = data.size() / threads * t; i + 8 <= data.size() / threads * (t + 1); i += 8)
-          for (size_t lane = 0; lane < 8; ++lane) sum[lane] += data[i + lane];
-        for (const uint64_t lane : sum) sums[size_t{t} * 64] += lane;
-      });
-    }
-    for (std::thread& worker : workers) worker.join();
-    best = std::max(best, static_cast<double>(data.size() * sizeof(uint64_t)) / (Now() - start));
-  }
-  return best;
-}
-
-// One step: `sequences` slices of `rows` rows, the first at `position`. Every sequence has blocks
-// of its own for 1024 positions.
-StepPlan MakePlan(uint32_t sequences, uint32_t rows, uint32_t position, uint64_t number) {
-  StepPlan plan;
-  plan.number = number;
-  const uint32_t blocks = (position + rows + 15) / 16;
-  for (uint32_t s = 0; s < sequences; ++s) {
-    SequenceSlice slice;
-    slice.slot = s;
-    slice.first_position = position;
-    slice.row_begin = plan.row_count();
-    slice.row_count = rows;
-    slice.logits_rows = 1;
-    slice.table_begin = {static_cast<uint32_t>(plan.block_tables.size())};
-    slice.table_count = {blocks};
-    for (uint32_t b = 0; b < blocks; ++b) plan.block_tables.push_back(s * blocks + b);
-    for (uint32_t i = 0; i < rows; ++i)
-      plan.tokens.push_back(static_cast<TokenId>((number * 31 + s * 7 + i) % 1000));
-    plan.slices.push_back(slice);
-  }
-  return plan;
 }
 
 double CpuSeconds() {
@@ -75,24 +62,64 @@ double CpuSeconds() {
          static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
-struct StepTime {
-  double seconds = 0.0;      // median
-  double cpu_seconds = 0.0;  // mean, of all threads: what counts on a busy machine
-};
-
-StepTime TimeSteps(Model& model, uint32_t sequences, uint32_t rows, uint32_t steps) {
-  std::vector<double> seconds;
-  double cpu_start = 0.0;
-  for (uint32_t step = 0; step < steps + 2; ++step) {
-    if (step == 2) cpu_start = CpuSeconds();
-    const StepPlan plan = MakePlan(sequences, rows, rows > 1 ? 0 : 64 + step, step + 1);
-    const double start = Now();
-    const auto logits = model.Forward(plan);
-    if (!logits.ok()) return {};
-    if (step >= 2) seconds.push_back(Now() - start);
+// One step: `sequences` slices of `rows` rows, the first at `position`. Every sequence has
+// `blocks` blocks of its own.
+StepPlan MakePlan(uint32_t sequences, uint32_t rows, uint32_t position, uint32_t blocks,
+                  uint64_t number) {
+  StepPlan plan;
+  plan.number = number;
+  const uint32_t used = (position + rows + kBlockTokens - 1) / kBlockTokens;
+  for (uint32_t s = 0; s < sequences; ++s) {
+    SequenceSlice slice;
+    slice.slot = s;
+    slice.first_position = position;
+    slice.row_begin = plan.row_count();
+    slice.row_count = rows;
+    slice.logits_rows = 1;
+    slice.table_begin = {static_cast<uint32_t>(plan.block_tables.size())};
+    slice.table_count = {used};
+    for (uint32_t b = 0; b < used; ++b) plan.block_tables.push_back(s * blocks + b);
+    for (uint32_t i = 0; i < rows; ++i)
+      plan.tokens.push_back(static_cast<TokenId>((number * 31 + s * 7 + i) % 1000));
+    plan.slices.push_back(slice);
   }
-  std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-  return {seconds[seconds.size() / 2], (CpuSeconds() - cpu_start) / steps};
+  return plan;
+}
+
+// The plans of a case, in order.
+std::vector<StepPlan> Plans(const Case& wanted, const BatchOptions& batch) {
+  std::vector<StepPlan> plans;
+  if (wanted.prefill_rows == 0) {
+    const uint32_t blocks = (wanted.position + wanted.steps) / kBlockTokens + 1;
+    for (uint32_t step = 0; step < wanted.steps; ++step)
+      plans.push_back(MakePlan(wanted.sequences, 1, wanted.position + step, blocks, step + 1));
+    return plans;
+  }
+  const uint32_t chunk = std::min(batch.prefill_chunk_max, batch.step_tokens_max);
+  for (uint32_t at = 0; at < wanted.prefill_rows; at += chunk) {
+    const uint32_t rows = std::min(chunk, wanted.prefill_rows - at);
+    plans.push_back(MakePlan(1, rows, at, 0, plans.size() + 1));
+    if (at + rows < wanted.prefill_rows) plans.back().slices[0].logits_rows = 0;
+  }
+  return plans;
+}
+
+Result<Timing> Time(Model& model, const std::vector<StepPlan>& plans) {
+  RETURN_IF_ERROR(model.Forward(plans.front()).status());  // pages and scratch memory
+  Timing timing;
+  std::vector<double> steps;
+  const double start = Now(), cpu_start = CpuSeconds();
+  for (const StepPlan& plan : plans) {
+    const double step_start = Now();
+    RETURN_IF_ERROR(model.Forward(plan).status());
+    steps.push_back(Now() - step_start);
+    timing.tokens += plan.row_count();
+  }
+  timing.seconds = Now() - start;
+  timing.cpu_seconds = CpuSeconds() - cpu_start;
+  std::nth_element(steps.begin(), steps.begin() + static_cast<long>(steps.size() / 2), steps.end());
+  timing.median_step_s = steps[steps.size() / 2];
+  return timing;
 }
 
 std::string CpuName() {
@@ -108,56 +135,121 @@ std::string CpuName() {
   return name + ":" + flags;
 }
 
+bool ParseCase(const std::string& text, Case* parsed) {
+  parsed->name = text;
+  int end = 0;
+  const auto whole = [&] { return end == static_cast<int>(text.size()); };
+  if (std::sscanf(text.c_str(), "decode:%u:%u:%u%n", &parsed->sequences, &parsed->steps,
+                  &parsed->position, &end) == 3)
+    return whole() && parsed->sequences > 0 && parsed->steps > 0;
+  return std::sscanf(text.c_str(), "prefill:%u%n", &parsed->prefill_rows, &end) == 1 && whole() &&
+         parsed->prefill_rows > 0;
+}
+
+bool ParseArguments(int argc, char** argv, Arguments* arguments) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool takes_value = word == "--threads" || word == "--isa" || word == "--json";
+    if (takes_value && i + 1 == argc) return false;
+    CpuOptions& cpu = arguments->options.cpu;
+    if (word == "--threads") {
+      cpu.threads = static_cast<uint32_t>(std::atoi(argv[++i]));
+    } else if (word == "--json") {
+      arguments->json = argv[++i];
+    } else if (word == "--isa") {
+      const std::string level = argv[++i];
+      if (level != "scalar" && level != "avx2" && level != "avx512") return false;
+      cpu.isa = level == "scalar" ? IsaLevel::kScalar
+                : level == "avx2" ? IsaLevel::kAvx2
+                                  : IsaLevel::kAvx512;
+    } else if (word == "--float32") {
+      cpu.activations = ActivationFormat::kFloat32;
+    } else if (word == "--no-limits") {
+      arguments->limits = false;
+    } else if (word.rfind("--", 0) == 0) {
+      return false;
+    } else if (arguments->model.empty()) {
+      arguments->model = word;
+    } else if (!ParseCase(word, &arguments->cases.emplace_back())) {
+      return false;
+    }
+  }
+  if (arguments->cases.empty()) {
+    for (const char* name : {"decode:1:128:0", "decode:8:64:16", "decode:32:64:16", "prefill:512"})
+      ParseCase(name, &arguments->cases.emplace_back());
+  }
+  return !arguments->model.empty();
+}
+
+Json Measure(Model& model, const Arguments& arguments, const MachineLimits& limits) {
+  Json cases = Json::array();
+  const auto weight_bytes = static_cast<double>(model.info().weight_bytes);
+  for (const Case& wanted : arguments.cases) {
+    const auto timing = Time(model, Plans(wanted, arguments.options.batch));
+    if (!timing.ok()) {
+      std::fprintf(stderr, "%s: %s\n", wanted.name.c_str(), timing.status().message().c_str());
+      continue;
+    }
+    const double rate = timing->tokens / timing->seconds;
+    const double passes = wanted.prefill_rows > 0 ? wanted.prefill_rows : wanted.sequences;
+    std::printf("%-18s %8.2f ms a step %8.1f tok/s  (%.2f s of processor time in %.2f s",
+                wanted.name.c_str(), timing->median_step_s * 1e3, rate, timing->cpu_seconds,
+                timing->seconds);
+    if (arguments.limits)
+      std::printf("; reading allows %.0f", passes * limits.read_bytes_per_s / weight_bytes);
+    std::printf(")\n");
+    cases.push_back({{"case", wanted.name},
+                     {"tokens", timing->tokens},
+                     {"seconds", timing->seconds},
+                     {"tokens_per_s", rate},
+                     {"median_step_s", timing->median_step_s},
+                     {"cpu_seconds", timing->cpu_seconds}});
+  }
+  return cases;
+}
+
 int Run(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: model_bench MODEL [threads] [int8|float32] [scalar|avx2]\n");
+  Arguments arguments;
+  if (!ParseArguments(argc, argv, &arguments)) {
+    std::fputs(kUsage, stderr);
     return 2;
   }
-  EngineOptions options;
-  if (argc > 2) options.cpu.threads = static_cast<uint32_t>(std::atoi(argv[2]));
-  if (argc > 3 && std::strcmp(argv[3], "float32") == 0)
-    options.cpu.activations = ActivationFormat::kFloat32;
-  if (argc > 4)
-    options.cpu.isa = std::strcmp(argv[4], "scalar") == 0 ? IsaLevel::kScalar : IsaLevel::kAvx2;
   const double start = Now();
-  auto checkpoint = Checkpoint::Open(argv[1]);
-  if (!checkpoint.ok()) {
-    std::fprintf(stderr, "%s\n", checkpoint.status().message().c_str());
-    return 2;
-  }
-  auto model = LoadModel(std::move(checkpoint).value(), options, {});
+  auto checkpoint = Checkpoint::Open(arguments.model);
+  auto model = checkpoint.ok() ? LoadModel(std::move(checkpoint).value(), arguments.options, {})
+                               : Result<std::unique_ptr<Model>>(checkpoint.status());
   if (!model.ok()) {
     std::fprintf(stderr, "%s\n", model.status().message().c_str());
     return 2;
   }
-  const double loaded = Now() - start;
   const ModelInfo& info = (*model)->info();
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  std::printf("%s; %s\n%s, %.1f MB of weights, loaded in %.2f s, peak resident %.0f MB\n",
-              CpuName().c_str(), cpu::DescribeCpu(options.cpu).c_str(), info.numerics_id.c_str(),
-              static_cast<double>(info.weight_bytes) * 1e-6, loaded,
-              static_cast<double>(usage.ru_maxrss) * 1024e-6);
-  const uint32_t threads =
-      options.cpu.threads > 0 ? options.cpu.threads : std::thread::hardware_concurrency();
-  const double bandwidth = ReadBandwidth(threads);
-  std::printf("reads %.1f GB/s: at most %.0f weight passes a second\n", bandwidth * 1e-9,
-              bandwidth / static_cast<double>(info.weight_bytes));
-  const auto print = [&](const char* what, uint32_t rows, const StepTime& time) {
-    std::printf("%-16s %8.2f ms %8.1f tok/s  (%.2f ms of processor time; memory allows %.0f)\n",
-                what, time.seconds * 1e3, rows / time.seconds, time.cpu_seconds * 1e3,
-                rows * bandwidth / static_cast<double>(info.weight_bytes));
-  };
-  print("decode batch 1", 1, TimeSteps(**model, 1, 1, 40));
-  print("decode batch 8", 8, TimeSteps(**model, 8, 1, 40));
-  print("decode batch 32", 32, TimeSteps(**model, 32, 1, 40));
-  print("prefill 512", 512, TimeSteps(**model, 1, 512, 3));
-  return 0;
+  const double loaded_s = Now() - start;
+  std::printf("%s; %s\n%s, %.1f MB of weights, loaded in %.2f s\n", CpuName().c_str(),
+              cpu::DescribeCpu(arguments.options.cpu).c_str(), info.numerics_id.c_str(),
+              static_cast<double>(info.weight_bytes) * 1e-6, loaded_s);
+  MachineLimits limits;
+  if (arguments.limits) {
+    const uint32_t threads = arguments.options.cpu.threads;
+    limits = MeasureMachine(threads > 0 ? threads : std::thread::hardware_concurrency());
+    std::printf("reads %.1f GB/s, %.0f GFLOP/s in f32, %.0f GOP/s in int8\n",
+                limits.read_bytes_per_s * 1e-9, limits.f32_flops * 1e-9, limits.int8_ops * 1e-9);
+  }
+  Json report = {{"cpu", CpuName()},
+                 {"device", cpu::DescribeCpu(arguments.options.cpu)},
+                 {"numerics_id", info.numerics_id},
+                 {"weight_bytes", info.weight_bytes},
+                 {"loaded_s", loaded_s},
+                 {"read_bytes_per_s", limits.read_bytes_per_s},
+                 {"f32_flops", limits.f32_flops},
+                 {"int8_ops", limits.int8_ops}};
+  report["cases"] = Measure(**model, arguments, limits);
+  if (!arguments.json.empty()) std::ofstream(arguments.json) << report.dump(1) << "\n";
+  return report["cases"].size() == arguments.cases.size() ? 0 : 1;
 }
 
 }  // namespace
-}  // namespace muselet
+}  // namespace muselet::bench
 
 int main(int argc, char** argv) {
-  return muselet::Run(argc, argv);
+  return muselet::bench::Run(argc, argv);
 }

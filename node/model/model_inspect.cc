@@ -21,6 +21,7 @@ struct WeightTotals {
 class TokenizerTypeReader : public nlohmann::json_sax<Json> {
  public:
   std::string type;
+  bool malformed = false;
 
   bool null() override { return true; }
   bool boolean(bool) override { return true; }
@@ -43,6 +44,7 @@ class TokenizerTypeReader : public nlohmann::json_sax<Json> {
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
+    malformed = true;
     return false;
   }
 
@@ -76,6 +78,7 @@ std::string TokenizerKind(const Checkpoint& checkpoint) {
   TokenizerTypeReader reader;
   nlohmann::json_sax<Json>& sax = reader;
   Json::sax_parse(text.begin(), text.end(), &sax);
+  if (reader.malformed) return "malformed: tokenizer.json is not JSON";
   return reader.type.empty() ? "unknown" : Printable(reader.type);
 }
 

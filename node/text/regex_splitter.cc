@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kPatternBytesMax = 16 * 1024;
 constexpr unsigned kStackEntriesMax = 100'000;
 constexpr unsigned long kRetriesInMatchMax = 1'000'000;
+constexpr unsigned long kRetriesInSearchMax = 10'000'000;
 
 std::string OnigMessage(int code, OnigErrorInfo* info) {
   UChar text[ONIG_MAX_ERROR_MESSAGE_LEN];
@@ -71,6 +72,7 @@ class RegexSplit : public PreTokenizer {
     onig_set_retry_limit_in_match_of_match_param(limits.get(), kRetriesInMatchMax);
     const auto* text = reinterpret_cast<const UChar*>(piece.data());
     const UChar* text_end = text + piece.size();
+    onig_set_retry_limit_in_search_of_match_param(limits.get(), kRetriesInSearchMax);
     std::vector<Span> spans;
     size_t done = 0;
     size_t from = 0;
@@ -79,7 +81,7 @@ class RegexSplit : public PreTokenizer {
                                                region.get(), ONIG_OPTION_NONE, limits.get());
       if (found == ONIG_MISMATCH) break;
       if (found < 0) {
-        return InvalidArgument("the tokenizer's pattern " + spec_.pattern +
+        return InvalidArgument("the tokenizer's pattern " + Quoted(spec_.pattern) +
                                " gave up on this text: " + OnigMessage(found, nullptr));
       }
       const auto begin = static_cast<size_t>(region->beg[0]);
@@ -135,8 +137,8 @@ Result<std::unique_ptr<PreTokenizer>> MakeRegexSplit(const SplitSpec& spec) {
   const int code = onig_new(&regex, begin, begin + pattern.size(), ONIG_OPTION_NONE,
                             ONIG_ENCODING_UTF8, ONIG_SYNTAX_RUBY, &info);
   if (code != ONIG_NORMAL) {
-    return InvalidArgument("pattern " + spec.pattern +
-                           " does not compile: " + OnigMessage(code, &info));
+    return InvalidArgument("pattern " + Quoted(spec.pattern) +
+                           " does not compile: " + OneLine(OnigMessage(code, &info)));
   }
   return {std::make_unique<RegexSplit>(regex, spec)};
 }

@@ -4,16 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <cmath>
 #include <condition_variable>
 #include <map>
 
-#include "base/device/ops.h"
 #include "node/cpu/cpu_ops.h"
 #include "node/engine/step_loop.h"
 #include "node/model/checkpoint.h"
 #include "node/model/load_model.h"
 #include "node/model/transformer.h"
+#include "tests/node/model/row_count_ops.h"
 #include "tests/support/fixtures.h"
 
 namespace muselet {
@@ -154,56 +153,6 @@ size_t DifferencesInCompany(const std::shared_ptr<Model>& model,
   return count;
 }
 
-// The CPU backend with one planted fault: RmsNorm over several rows sums in another order than over
-// one row, as a kernel would that chooses its summation by the row count.
-class RowCountDependentOps final : public Ops {
- public:
-  explicit RowCountDependentOps(std::unique_ptr<Ops> ops) : ops_(std::move(ops)) {}
-
-  void RmsNorm(Rows x, const float* weight, float eps, Rows out) override {
-    if (x.count == 1) return ops_->RmsNorm(x, weight, eps, out);
-    for (uint32_t m = 0; m < x.count; ++m) {
-      float sum = 0;
-      for (uint32_t i = x.width; i-- > 0;) sum += x.row(m)[i] * x.row(m)[i];
-      const float scale = 1.0F / std::sqrt(sum / static_cast<float>(x.width) + eps);
-      for (uint32_t i = 0; i < x.width; ++i) out.row(m)[i] = (x.row(m)[i] * scale) * weight[i];
-    }
-  }
-
-  std::string LayoutName() const override { return ops_->LayoutName(); }
-  std::string ActivationName() const override { return ops_->ActivationName(); }
-  Result<DeviceBuffer> Allocate(size_t bytes) override { return ops_->Allocate(bytes); }
-  Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) override {
-    return ops_->Prepare(weight, segments);
-  }
-  Result<DeviceBuffer> PrepareVector(const TensorView& vector) override {
-    return ops_->PrepareVector(vector);
-  }
-  void Gather(const Matrix& table, std::span<const TokenId> ids, Rows out) override {
-    ops_->Gather(table, ids, out);
-  }
-  void MatMul(Rows x, std::span<const MatMulTarget> targets) override { ops_->MatMul(x, targets); }
-  void Rope(Rows x, uint32_t head_dim, const RopeRows& angles) override {
-    ops_->Rope(x, head_dim, angles);
-  }
-  void KvWrite(Rows k, Rows v, const StepRows& rows, const PagedKv& cache) override {
-    ops_->KvWrite(k, v, rows, cache);
-  }
-  void Attention(Rows q, const StepRows& rows, const PagedKv& cache, const AttentionSpec& spec,
-                 Rows out) override {
-    ops_->Attention(q, rows, cache, spec, out);
-  }
-  void SiluMul(Rows gate, Rows up, Rows out) override { ops_->SiluMul(gate, up, out); }
-  void Add(Rows x, Rows y, Rows out) override { ops_->Add(x, y, out); }
-  void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) override {
-    ops_->SelectRows(x, rows, out);
-  }
-  size_t KvBlockBytes(const KvShape& shape) const override { return ops_->KvBlockBytes(shape); }
-
- private:
-  std::unique_ptr<Ops> ops_;
-};
-
 TEST(Exactness, TokensAreTheSameAloneInACrowdInChunksAndFromTheCache) {
   SKIP_WITHOUT_MODEL(path);
   auto checkpoint = Checkpoint::Open(path);
@@ -219,8 +168,8 @@ TEST(Exactness, AnOpThatSumsByTheRowCountIsFound) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().ToString();
   auto ops = cpu::MakeCpuOps({});
   ASSERT_TRUE(ops.ok()) << ops.status().ToString();
-  auto model = Transformer::Create(**checkpoint, {},
-                                   std::make_unique<RowCountDependentOps>(*std::move(ops)), {});
+  auto model = Transformer::Create(
+      **checkpoint, {}, std::make_unique<testing::RowCountDependentOps>(*std::move(ops), 2), {});
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   EXPECT_GT(DifferencesInCompany(std::shared_ptr<Model>(*std::move(model)), {}), 0U);
 }

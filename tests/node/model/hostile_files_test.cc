@@ -1,9 +1,7 @@
 // Every field of a model file made to lie: nothing may crash, and little memory may be taken. Run
 // under AddressSanitizer, a read past the map's end or past a tensor is found too.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -12,12 +10,14 @@
 #include "node/model/checkpoint.h"
 #include "node/model/gguf.h"
 #include "node/model/safetensors.h"
+#include "tests/node/model/memory_file.h"
 #include "tests/node/model/model_files.h"
 #include "tests/support/fixtures.h"
 
 namespace muselet {
 namespace {
 
+using testing::MemoryFile;
 using testing::TempDir;
 using testing::WriteBytes;
 
@@ -61,23 +61,6 @@ uint64_t Walk(const GgufFile& file) {
   return sum;
 }
 
-// A file in memory: tens of thousands are opened here.
-class MemoryFile {
- public:
-  MemoryFile() : fd_(memfd_create("muselet-hostile", MFD_CLOEXEC)) {}
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-  ~MemoryFile() { close(fd_); }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
-  void Write(const std::string& bytes) const {
-    ASSERT_EQ(ftruncate(fd_, static_cast<off_t>(bytes.size())), 0);
-    ASSERT_EQ(pwrite(fd_, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
-  }
-
- private:
-  int fd_;
-};
-
 class HostileFilesTest : public ::testing::Test {
  protected:
   HostileFilesTest() : peak_before_(PeakKilobytes()) {}
@@ -92,6 +75,17 @@ class HostileFilesTest : public ::testing::Test {
     const auto checkpoint = Checkpoint::Open(path);
     if (!checkpoint.ok()) CheckMessage(checkpoint.status(), path);
     return checkpoint.ok();
+  }
+  // Name and shape of each tensor of a checkpoint that opens.
+  static std::vector<std::string> TensorsOf(const std::string& path) {
+    const auto checkpoint = Checkpoint::Open(path);
+    std::vector<std::string> tensors;
+    for (const std::string& name : (*checkpoint)->TensorNames()) {
+      const TensorView view = *(*checkpoint)->Tensor(name);
+      tensors.push_back(name);
+      for (const uint64_t size : view.shape) tensors.back() += " " + std::to_string(size);
+    }
+    return tensors;
   }
   static void CheckMessage(const Status& status, const std::string& path) {
     EXPECT_EQ(status.message().find('\n'), std::string::npos) << status.message();
@@ -121,15 +115,25 @@ TEST_F(HostileFilesTest, GgufFieldsAtEveryOffsetMayLie) {
   EXPECT_GT(refused, header_bytes * 4);
 }
 
+// A flipped byte is refused, or changes a value: never which tensors there are.
 TEST_F(HostileFilesTest, GgufBytesMayFlip) {
   const std::string valid = testing::TinyLlama().Finish();
+  ASSERT_TRUE(OpenGguf(valid));
+  const std::vector<std::string> names = TensorsOf(file_.path());
+  const size_t header_bytes = GgufFile::Open(file_.path())->header().size();
+  size_t refused = 0;
   for (size_t offset = 0; offset < valid.size(); ++offset) {
     for (const int mask : {0x01, 0x80}) {
       std::string bytes = valid;
       bytes[offset] = static_cast<char>(bytes[offset] ^ mask);
-      OpenGguf(bytes);
+      const bool accepted = OpenGguf(bytes);
+      refused += accepted ? 0 : 1;
+      if (accepted) EXPECT_EQ(TensorsOf(file_.path()), names) << offset;
+      // Weights may hold anything but frequency divisors, the last 8 bytes that are used.
+      if (offset >= header_bytes && offset + 32 < valid.size()) EXPECT_TRUE(accepted) << offset;
     }
   }
+  EXPECT_GT(refused, header_bytes / 2);
 }
 
 TEST_F(HostileFilesTest, GgufMayEndAnywhere) {

@@ -2,28 +2,9 @@
 // this thread asks of operator new.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <new>
-
 #include "node/model/load_model.h"
+#include "tests/node/model/allocations.h"
 #include "tests/node/model/random_checkpoint.h"
-
-namespace {
-thread_local uint64_t allocations = 0;
-}  // namespace
-
-// Not inlined, so that the compiler sees matching pairs.
-[[gnu::noinline]] void* operator new(size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
 
 namespace muselet {
 namespace {
@@ -53,9 +34,9 @@ TEST(StepAllocationTest, StepsTakeNoMemoryAfterTheLargest) {
   const StepPlan plans[] = {MakePlan(1, 300, 0), MakePlan(8, 1, 500), MakePlan(1, 1, 500),
                             MakePlan(3, 7, 400)};
   for (const StepPlan& plan : plans) ASSERT_TRUE((*model)->Forward(plan).ok());
-  const uint64_t before = allocations;
+  const uint64_t before = testing::AllocationsSoFar().count;
   for (const StepPlan& plan : plans) ASSERT_TRUE((*model)->Forward(plan).ok());
-  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(testing::AllocationsSoFar().count, before);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "node/cpu/isa.h"
 #include "tests/node/model/model_runner.h"
 #include "tests/node/model/random_checkpoint.h"
+#include "tests/node/model/row_count_ops.h"
 
 namespace muselet {
 namespace {
@@ -152,61 +153,12 @@ TEST(TransformerTest, SharedPrefixBlocksGiveTheBitsOfRecomputing) {
   EXPECT_TRUE(SameBits(hit, {cold.begin() + 48 * 131, cold.end()}));
 }
 
-// Passes every op on; products of several rows get their columns' sums in another order, as a
-// library does that picks its kernel by the number of rows.
-class OrderDependsOnRows final : public Ops {
- public:
-  explicit OrderDependsOnRows(std::unique_ptr<Ops> ops) : ops_(std::move(ops)) {}
-
-  std::string LayoutName() const override { return ops_->LayoutName(); }
-  std::string ActivationName() const override { return ops_->ActivationName(); }
-  Result<DeviceBuffer> Allocate(size_t bytes) override { return ops_->Allocate(bytes); }
-  Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) override {
-    return ops_->Prepare(weight, segments);
-  }
-  Result<DeviceBuffer> PrepareVector(const TensorView& vector) override {
-    return ops_->PrepareVector(vector);
-  }
-  void Gather(const Matrix& table, std::span<const TokenId> ids, Rows out) override {
-    ops_->Gather(table, ids, out);
-  }
-  void RmsNorm(Rows x, const float* weight, float eps, Rows out) override {
-    if (x.count < 16) return ops_->RmsNorm(x, weight, eps, out);
-    for (uint32_t row = 0; row < x.count; ++row) {
-      float sum = 0.0F;
-      for (uint32_t i = x.width; i > 0; --i) sum += x.row(row)[i - 1] * x.row(row)[i - 1];
-      const float scale = 1.0F / std::sqrt(sum / static_cast<float>(x.width) + eps);
-      for (uint32_t i = 0; i < x.width; ++i) out.row(row)[i] = x.row(row)[i] * scale * weight[i];
-    }
-  }
-  void MatMul(Rows x, std::span<const MatMulTarget> targets) override { ops_->MatMul(x, targets); }
-  void Rope(Rows x, uint32_t head_dim, const RopeRows& angles) override {
-    ops_->Rope(x, head_dim, angles);
-  }
-  void KvWrite(Rows k, Rows v, const StepRows& rows, const PagedKv& cache) override {
-    ops_->KvWrite(k, v, rows, cache);
-  }
-  void Attention(Rows q, const StepRows& rows, const PagedKv& cache, const AttentionSpec& spec,
-                 Rows out) override {
-    ops_->Attention(q, rows, cache, spec, out);
-  }
-  void SiluMul(Rows gate, Rows up, Rows out) override { ops_->SiluMul(gate, up, out); }
-  void Add(Rows x, Rows y, Rows out) override { ops_->Add(x, y, out); }
-  void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) override {
-    ops_->SelectRows(x, rows, out);
-  }
-  size_t KvBlockBytes(const KvShape& shape) const override { return ops_->KvBlockBytes(shape); }
-
- private:
-  std::unique_ptr<Ops> ops_;
-};
-
 TEST(TransformerTest, AnOpWhoseOrderDependsOnTheRowsIsNoticed) {
   for (const auto activations : {ActivationFormat::kInt8, ActivationFormat::kFloat32}) {
     const EngineOptions options = Options(activations);
     auto ops = cpu::MakeCpuOps(options.cpu);
     ASSERT_TRUE(ops.ok());
-    auto planted = std::make_unique<OrderDependsOnRows>(std::move(ops).value());
+    auto planted = std::make_unique<testing::RowCountDependentOps>(std::move(ops).value(), 16);
     const RandomCheckpoint checkpoint({});
     const auto model = Transformer::Create(checkpoint, options, std::move(planted), {});
     ASSERT_TRUE(model.ok()) << model.status().message();

@@ -1,0 +1,35 @@
+#include "tests/node/model/allocations.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+namespace {
+thread_local muselet::testing::Allocations allocations;
+}  // namespace
+
+// Not inlined, so that the compiler sees matching pairs.
+[[gnu::noinline]] void* operator new(size_t size) {
+  ++allocations.count;
+  allocations.largest_bytes = std::max<uint64_t>(allocations.largest_bytes, size);
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+
+namespace muselet::testing {
+
+Allocations AllocationsSoFar() {
+  return allocations;
+}
+
+void ForgetLargest() {
+  allocations.largest_bytes = 0;
+}
+
+}  // namespace muselet::testing

@@ -14,7 +14,7 @@ namespace {
 using std::chrono::microseconds;
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr int64_t kTurnIntervalUs = 200'000;
+constexpr int64_t kTurnIntervalUs = 400'000;
 constexpr size_t kThreadNameMax = 15;  // the kernel's limit, without the final zero
 
 }  // namespace
@@ -49,6 +49,14 @@ PeriodicTimer::PeriodicTimer(EventLoop& loop, int64_t interval_us, std::function
 PeriodicTimer::~PeriodicTimer() {
   state_->stopped = true;
   state_->timer.cancel();
+}
+
+void PeriodicTimer::SetInterval(int64_t interval_us) {
+  const microseconds interval(std::max<int64_t>(interval_us, 1));
+  if (interval == state_->interval) return;
+  state_->interval = interval;
+  state_->timer.expires_after(interval);  // ends the wait that was under way
+  state_->Arm();
 }
 
 EventLoop::EventLoop(std::string name, const Clock& clock)

@@ -57,6 +57,10 @@ class PeriodicTimer {
  public:
   PeriodicTimer(EventLoop& loop, int64_t interval_us, std::function<void()> work);
   ~PeriodicTimer();
+  // From now on, at once: the next call comes after `interval_us`. Nothing happens if it was that
+  // already. Loop thread; `work` may call it. Timers of idle roles go slower, so that they wake the
+  // machine less.
+  void SetInterval(int64_t interval_us);
   PeriodicTimer(const PeriodicTimer&) = delete;
   PeriodicTimer& operator=(const PeriodicTimer&) = delete;
 

@@ -35,12 +35,15 @@ class Service final : public SchedulerService {
         server_, MessageServer::Bind(loop_, context, local, options.endpoint,
                                      [this](const std::string& peer, Envelope envelope) {
                                        Deliver(router_.OnMessage(peer, envelope, loop_.NowUs()));
+                                       Pace();
                                      }));
-    server_->OnDisconnect([this] { probe_at_us_ = loop_.NowUs() + kReconnectUs; });
-    const int64_t tick_us = std::min(
-        kTickMaxUs,
-        TickIntervalUs({options.route.heartbeat_interval_us, options.route.peer_timeout_us}));
-    ticker_ = std::make_unique<PeriodicTimer>(loop_, tick_us, [this] { Tick(); });
+    server_->OnDisconnect([this] {
+      probe_at_us_ = loop_.NowUs() + kReconnectUs;
+      Pace();
+    });
+    idle_tick_us_ =
+        TickIntervalUs({options.route.heartbeat_interval_us, options.route.peer_timeout_us});
+    ticker_ = std::make_unique<PeriodicTimer>(loop_, idle_tick_us_, [this] { Tick(); });
     Publish();
     LogInfo("scheduler listens", {{"scheduler", name_}, {"endpoint", server_->endpoint()}});
     return OkStatus();
@@ -57,6 +60,12 @@ class Service final : public SchedulerService {
   }
 
  private:
+  // Deadlines are as exact as the ticks; with nothing open there are none.
+  void Pace() {
+    const bool busy = router_.has_open_requests() || probe_at_us_ != 0;
+    ticker_->SetInterval(busy ? std::min(kTickMaxUs, idle_tick_us_) : idle_tick_us_);
+  }
+
   void Tick() {
     const int64_t now_us = loop_.NowUs();
     Deliver(router_.OnTick(now_us));
@@ -65,6 +74,7 @@ class Service final : public SchedulerService {
       Probe();
     }
     Publish();
+    Pace();
   }
 
   // Whose connection broke is known only by trying; Deliver tells the router of the unreachable.
@@ -157,6 +167,7 @@ class Service final : public SchedulerService {
   Router router_;
   RouteCounts published_;
   int64_t probe_at_us_ = 0;
+  int64_t idle_tick_us_ = 0;
   std::unique_ptr<MessageServer> server_;
   std::unique_ptr<PeriodicTimer> ticker_;
 

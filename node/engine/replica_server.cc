@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kHungLeastUs = 3'000'000;
 constexpr int64_t kHungSteps = 8;
+constexpr int64_t kIdleReportUs = 250'000;  // with nothing to say but that we are there
 
 // Schedulers know a node by its sender name; two replicas of one node must not pass for each other.
 LocalPeer ReplicaPeer(const ReplicaServerOptions& options) {
@@ -82,7 +83,10 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   std::vector<std::unique_ptr<SchedulerLink>> schedulers_;
   std::unique_ptr<PeriodicTimer> timer_;
   uint64_t report_sequence_ = 0;
-  int64_t next_report_us_ = 0;
+  int64_t last_report_us_ = 0;
+  uint64_t reported_steps_ = 0;
+  int64_t tick_interval_us_ = 0;
+  int64_t idle_interval_us_ = 0;  // of ticks and reports while nothing runs
   bool hung_logged_ = false;
   bool stopped_ = false;
 
@@ -124,7 +128,10 @@ Status ReplicaServer::Core::Start(std::shared_ptr<Model> model, WireContext& con
                      SchedulerLink::Connect(loop_, context, peer, endpoint, hello, timing));
     schedulers_.push_back(std::move(link));
   }
-  timer_ = std::make_unique<PeriodicTimer>(loop_, TickIntervalUs(timing), [this] { OnTick(); });
+  tick_interval_us_ = TickIntervalUs(timing);
+  idle_interval_us_ =
+      std::max(tick_interval_us_, TickIntervalUs({kIdleReportUs, timing.timeout_us}));
+  timer_ = std::make_unique<PeriodicTimer>(loop_, tick_interval_us_, [this] { OnTick(); });
   steps_->Start();
   return OkStatus();
 }
@@ -145,19 +152,28 @@ void ReplicaServer::Core::Deliver(NodeAdmissionOutput output) {
     output = std::move(next);
   }
   sequences_.store(admission_.sequence_count());
+  if (timer_ != nullptr && admission_.sequence_count() > 0) timer_->SetInterval(tick_interval_us_);
 }
 
 void ReplicaServer::Core::OnTick() {
   const int64_t now_us = loop_.NowUs();
   Deliver(admission_.OnTick(now_us));
-  for (const auto& scheduler : schedulers_) scheduler->Tick();
-  if (now_us < next_report_us_) return;
-  // In step with the ticks, not drifting by what each is late.
-  next_report_us_ = std::max(next_report_us_ + options_.engine.report_interval_us, now_us);
-  SendReports();
+  uint64_t welcomed = 0;
+  for (const auto& scheduler : schedulers_) {
+    scheduler->Tick();
+    if (scheduler->welcomed()) ++welcomed;
+  }
+  const bool idle = admission_.sequence_count() == 0 &&
+                    steps_->progress().steps == reported_steps_ && welcomed == schedulers_.size() &&
+                    welcomed == welcomed_.load();
+  const int64_t interval_us = idle ? idle_interval_us_ : options_.engine.report_interval_us;
+  timer_->SetInterval(idle ? idle_interval_us_ : tick_interval_us_);
+  // Ticks are a little late: half of one is not waited for.
+  if (now_us - last_report_us_ >= interval_us - tick_interval_us_ / 2) SendReports();
 }
 
 void ReplicaServer::Core::SendReports() {
+  last_report_us_ = loop_.NowUs();
   const StepProgress progress = steps_->progress();
   const bool hung = Hung(progress);
   if (hung != hung_logged_) {
@@ -171,6 +187,7 @@ void ReplicaServer::Core::SendReports() {
   }
   if (hung) return;
   const Report report = MakeReport(progress);
+  reported_steps_ = progress.steps;
   uint64_t welcomed = 0;
   for (const auto& scheduler : schedulers_) {
     scheduler->SendReport(report);

@@ -3,9 +3,9 @@
 //
 // Messages: Hello, Submit, Cancel, Heartbeat come from gateways and are answered by Welcome,
 // Unknown and Tokens (node/engine/node_admission decides). Each scheduler gets Hello until it says
-// Welcome, then a Report every report_interval_us; after Unknown, or when the connection was lost,
-// Hello again. Reports stop when the step loop hangs, so that a replica that cannot compute is
-// missed.
+// Welcome, then a Report every report_interval_us (a few a second while nothing runs); after
+// Unknown, or when the connection was lost, Hello again. Reports stop when the step loop hangs, so
+// that a replica that cannot compute is missed.
 //
 // Start, Stop and the destructor: on the loop's thread, or while the loop does not run. The other
 // members: any thread.

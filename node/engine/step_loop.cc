@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -22,6 +23,10 @@ BatchModel BatchModelOf(const ModelInfo& info) {
   return model;
 }
 
+// A plan made ahead is made at least this long before it is needed: a thread that sleeps may wake
+// late.
+constexpr int64_t kPlanAheadLeastUs = 3'000;
+
 TokenUpdate Refusal(const SequenceId& sequence, uint32_t attempt, const Status& reason) {
   TokenUpdate update;
   update.sequence = sequence;
@@ -41,8 +46,8 @@ StepLoop::StepLoop(std::shared_ptr<Model> model, const BatchOptions& options,
       metrics_(metrics),
       handler_(std::move(handler)),
       batcher_(options, BatchModelOf(model_->info())),
-      sampler_(model_->info().vocab_size),
-      slots_(options.sequences_max) {
+      runs_(options.sequences_max),
+      executor_(model_, options.sequences_max) {
   PublishState();
 }
 
@@ -51,10 +56,14 @@ StepLoop::~StepLoop() {
 }
 
 void StepLoop::Start() {
-  CHECK(!thread_.joinable(), "a step loop starts once");
-  thread_ = std::thread([this] {
+  CHECK(!plan_thread_.joinable(), "a step loop starts once");
+  plan_thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "plan");
+    PlanLoop();
+  });
+  step_thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), "step");
-    Run();
+    StepThread();
   });
 }
 
@@ -63,8 +72,10 @@ void StepLoop::Stop() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  plan_wake_.notify_all();
+  step_wake_.notify_all();
+  if (plan_thread_.joinable()) plan_thread_.join();
+  if (step_thread_.joinable()) step_thread_.join();
 }
 
 void StepLoop::Push(std::vector<StepCommand> commands) {
@@ -72,7 +83,7 @@ void StepLoop::Push(std::vector<StepCommand> commands) {
     const std::lock_guard lock(mutex_);
     for (StepCommand& command : commands) inbox_.push_back(std::move(command));
   }
-  wake_.notify_one();
+  plan_wake_.notify_one();
 }
 
 StepProgress StepLoop::progress() const {
@@ -80,29 +91,33 @@ StepProgress StepLoop::progress() const {
   return progress_;
 }
 
-void StepLoop::Run() {
-  std::vector<StepCommand> commands;
-  bool may_park = true;
-  while (TakeCommands(may_park, &commands)) {
-    for (StepCommand& command : commands) Apply(std::move(command));
-    commands.clear();
-    const bool stepped = Step();
+// --- the plan thread ---
+
+void StepLoop::PlanLoop() {
+  while (AwaitEvents()) {
+    for (StepCommand& command : commands_) Apply(std::move(command));
+    commands_.clear();
+    for (WorkPointer& work : finished_) Finish(std::move(work));
+    finished_.clear();
+    PlanAhead();
     PublishState();
     HandOverUpdates();
-    // Without a step there is nothing left to compute: all blocks and slots are free, so whatever
-    // waited would have started.
-    may_park = !stepped;
   }
 }
 
-bool StepLoop::TakeCommands(bool may_park, std::vector<StepCommand>* commands) {
+bool StepLoop::AwaitEvents() {
   std::unique_lock lock(mutex_);
-  if (may_park && inbox_.empty() && !stopping_) {
-    progress_.busy_since_us = 0;
-    wake_.wait(lock, [this] { return stopping_ || !inbox_.empty(); });
+  const auto event = [this] { return stopping_ || !inbox_.empty() || !done_.empty(); };
+  if (plan_due_us_) {
+    const int64_t wait_us = *plan_due_us_ - clock_.NowUs();
+    if (wait_us > 0) plan_wake_.wait_for(lock, std::chrono::microseconds(wait_us), event);
+  } else if (!event()) {
+    if (batcher_.outstanding_count() == 0) progress_.busy_since_us = 0;
+    plan_wake_.wait(lock, event);
   }
-  commands->swap(inbox_);
-  progress_.busy_since_us = clock_.NowUs();
+  if (progress_.busy_since_us == 0) progress_.busy_since_us = clock_.NowUs();
+  commands_.swap(inbox_);
+  finished_.swap(done_);
   return !stopping_;
 }
 
@@ -119,73 +134,80 @@ void StepLoop::Apply(StepCommand command) {
   if (!status.ok()) refusals_.push_back(Refusal(sequence, attempt, status));
 }
 
-bool StepLoop::Step() {
-  const int64_t start_us = clock_.NowUs();
-  const StepPlan plan = batcher_.Plan(start_us);
-  if (plan.empty()) {
-    CHECK(batcher_.idle(), "sequences wait and nothing runs");
+void StepLoop::Finish(WorkPointer work) {
+  predicted_us_.erase(predicted_us_.begin());
+  running_since_us_ = clock_.NowUs();
+  if (work->fault.ok()) {
+    batcher_.Commit(work->plan.number, work->result, work->step_us, running_since_us_);
+    metrics_.steps.Increment();
+    metrics_.step_time.Observe(static_cast<double>(work->step_us) * 1e-6);
+    metrics_.last_step_unix_seconds.Set(static_cast<double>(clock_.UnixUs()) * 1e-6);
+  } else {
+    LogError("a step failed", {{"plan", work->plan.number}, {"reason", work->fault.ToString()}});
+    batcher_.Fail(work->plan.number, work->fault);
+  }
+  batcher_.Recycle(std::move(work->plan));
+  spares_.push_back(std::move(work));
+}
+
+void StepLoop::PlanAhead() {
+  plan_due_us_.reset();
+  if (batcher_.outstanding_count() == 0) {
+    running_since_us_ = clock_.NowUs();
+    if (!MakePlan()) {
+      // All blocks and slots are free, so whatever waited would have started.
+      CHECK(batcher_.idle(), "sequences wait and nothing runs");
+      return;
+    }
+  }
+  if (batcher_.outstanding_count() >= kPlansMax) return;
+  const int64_t step_us = predicted_us_.front();
+  const int64_t lead_us = std::max(kPlanAheadLeastUs, step_us / 2);
+  const int64_t due_us = running_since_us_ + step_us - lead_us;
+  if (clock_.NowUs() < due_us) {
+    plan_due_us_ = due_us;
+  } else {
+    MakePlan();
+  }
+}
+
+bool StepLoop::MakePlan() {
+  WorkPointer work;
+  if (spares_.empty()) {
+    work = std::make_unique<StepWork>();
+  } else {
+    work = std::move(spares_.back());
+    spares_.pop_back();
+  }
+  work->plan = batcher_.Plan(clock_.NowUs());
+  if (work->plan.empty()) {
+    spares_.push_back(std::move(work));
     return false;
   }
-  CountPlan(plan);
-  Result<std::span<const float>> logits = model_->Forward(plan);
-  if (!logits.ok()) {
-    LogError("a step failed", {{"plan", plan.number}, {"reason", logits.status().ToString()}});
-    batcher_.Fail(plan.number, logits.status());
+  FillStarts(work.get());
+  CountPlan(work->plan);
+  predicted_us_.push_back(work->plan.predicted_us);
+  {
     const std::lock_guard lock(mutex_);
-    ++progress_.faults;
-    return true;
+    planned_.push_back(std::move(work));
   }
-  const StepResult result = Sample(plan, *logits);
-  const int64_t end_us = clock_.NowUs();
-  batcher_.Commit(plan.number, result, end_us - start_us, end_us);
-  CountStep(end_us - start_us);
+  step_wake_.notify_one();
   return true;
 }
 
-StepResult StepLoop::Sample(const StepPlan& plan, std::span<const float> logits) {
-  StepResult result;
-  result.slices.reserve(plan.slices.size());
-  const size_t vocab_size = model_->info().vocab_size;
-  for (const SequenceSlice& slice : plan.slices) {
-    const size_t size = slice.logits_rows * vocab_size;
-    CHECK(size <= logits.size(), "the model gave fewer rows of logits than the plan names");
-    result.slices.push_back(SampleSlice(slice, logits.first(size)));
-    logits = logits.subspan(size);
+void StepLoop::FillStarts(StepWork* work) {
+  for (const SequenceSlice& slice : work->plan.slices) {
+    const Sequence& sequence = batcher_.InSlot(slice.slot);
+    if (std::exchange(runs_[slice.slot], sequence.run) == sequence.run) continue;
+    SlotStart& start = work->starts.emplace_back();
+    start.slot = slice.slot;
+    start.sampling = sequence.record.sampling;
+    start.stop = sequence.record.stop;
+    start.choice = sequence.record.sequence.choice;
+    start.prompt_count = sequence.prompt_count;
+    start.token_limit = sequence.token_limit;
+    if (NeedsTokens(start.sampling)) start.tokens = sequence.tokens;
   }
-  return result;
-}
-
-SliceResult StepLoop::SampleSlice(const SequenceSlice& slice, std::span<const float> logits) {
-  SliceResult result;
-  if (slice.logits_rows == 0) return result;
-  const Sequence& sequence = batcher_.InSlot(slice.slot);
-  const SamplingParams& params = sequence.record.sampling;
-  const size_t vocab_size = model_->info().vocab_size;
-  if (sequence.wants_prompt_logprobs()) {
-    uint32_t position = slice.first_position + slice.row_count - slice.logits_rows + 1;
-    for (uint32_t row = 0; row < slice.logits_rows; ++row, ++position) {
-      if (position >= sequence.prompt_count) break;
-      sampler_.Logprobs(logits.subspan(row * vocab_size, vocab_size), sequence.tokens[position],
-                        static_cast<uint32_t>(params.prompt_logprobs),
-                        &result.prompt_logprobs.emplace_back());
-    }
-  }
-  if (!slice.samples) return result;
-  SlotState& state = slots_[slice.slot];
-  if (state.run != sequence.run) {
-    state.run = sequence.run;
-    state.counts.Reset(Sampler::UsesCounts(params) ? sequence.token_limit : 0);
-  }
-  if (Sampler::UsesCounts(params)) state.counts.CatchUp(sequence.tokens, sequence.prompt_count);
-  const DrawContext context{params,
-                            sequence.record.stop,
-                            sequence.record.sequence.choice,
-                            sequence.prompt_count,
-                            sequence.token_count(),
-                            state.counts};
-  result.fault = sampler_.Draw(logits.last(vocab_size), context, &result.token);
-  result.sampled = result.fault.ok();
-  return result;
 }
 
 void StepLoop::CountPlan(const StepPlan& plan) {
@@ -195,17 +217,6 @@ void StepLoop::CountPlan(const StepPlan& plan) {
     if (slice.first_position >= batcher_.InSlot(slice.slot).prefill_end) continue;
     metrics_.prefill_chunk_rows.Observe(slice.row_count);
   }
-}
-
-void StepLoop::CountStep(int64_t step_us) {
-  metrics_.steps.Increment();
-  metrics_.step_time.Observe(static_cast<double>(step_us) * 1e-6);
-  metrics_.last_step_unix_seconds.Set(static_cast<double>(clock_.UnixUs()) * 1e-6);
-  const std::lock_guard lock(mutex_);
-  progress_.step_us =
-      progress_.steps == 0 ? step_us : progress_.step_us + (step_us - progress_.step_us) / 8;
-  ++progress_.steps;
-  progress_.last_step_end_us = clock_.NowUs();
 }
 
 void StepLoop::HandOverUpdates() {
@@ -239,6 +250,44 @@ void StepLoop::PublishState() {
   progress_.waiting = batcher_.waiting_count();
   progress_.kv_blocks_used = batcher_.cache().held_count();
   progress_.kv_blocks_total = batcher_.cache().block_count();
+}
+
+// --- the step thread ---
+
+void StepLoop::StepThread() {
+  while (WorkPointer work = NextWork()) {
+    const int64_t start_us = clock_.NowUs();
+    executor_.Execute(work.get());
+    work->step_us = clock_.NowUs() - start_us;
+    HandBack(std::move(work));
+  }
+}
+
+// Null: Stop was called.
+StepLoop::WorkPointer StepLoop::NextWork() {
+  std::unique_lock lock(mutex_);
+  step_wake_.wait(lock, [this] { return stopping_ || !planned_.empty(); });
+  if (stopping_) return nullptr;
+  WorkPointer work = std::move(planned_.front());
+  planned_.erase(planned_.begin());
+  return work;
+}
+
+void StepLoop::HandBack(WorkPointer work) {
+  {
+    const std::lock_guard lock(mutex_);
+    const int64_t step_us = work->step_us;
+    if (work->fault.ok()) {
+      progress_.step_us =
+          progress_.steps == 0 ? step_us : progress_.step_us + (step_us - progress_.step_us) / 8;
+      ++progress_.steps;
+    } else {
+      ++progress_.faults;
+    }
+    progress_.last_step_end_us = progress_.busy_since_us = clock_.NowUs();
+    done_.push_back(std::move(work));
+  }
+  plan_wake_.notify_one();
 }
 
 }  // namespace muselet

@@ -34,6 +34,7 @@ Batcher::Batcher(const BatchOptions& options, const BatchModel& model)
       cache_(model.kv, options.prefix_cache && model.kv.block_tokens % kHashBlockTokens == 0),
       context_tokens_(ContextThatFits(model, cache_, options.prefill_chunk_max)),
       slots_(options.sequences_max, nullptr) {
+  running_.reserve(options.sequences_max);
   CHECK(options.sequences_max > 0 && options.step_tokens_max > 0 && options.prefill_chunk_max > 0,
         "a step needs room for a sequence and a row");
   for (SequenceSlot slot = options.sequences_max; slot-- > 0;) free_slots_.push_back(slot);
@@ -78,6 +79,7 @@ Status Batcher::Admit(Submit record, int64_t now_us) {
   sequence.prompt_count = static_cast<uint32_t>(record.prompt.size());
   sequence.token_limit = static_cast<uint32_t>(std::min<uint64_t>(
       uint64_t{sequence.prompt_count} + record.stop.max_tokens, context_tokens_));
+  sequence.arrived_us = now_us;
   sequence.deadline_us = record.timeout_us > 0 ? now_us + record.timeout_us : 0;
   sequence.tokens = std::move(record.prompt);
   sequence.tokens.insert(sequence.tokens.end(), record.generated.begin(), record.generated.end());
@@ -172,6 +174,14 @@ Batcher::Outstanding Batcher::TakeOldest(uint64_t plan_number) {
   return record;
 }
 
+void Batcher::Recycle(StepPlan plan) {
+  if (spare_plans_.size() < kSparesMax) spare_plans_.push_back(std::move(plan));
+}
+
+void Batcher::KeepSpare(Outstanding record) {
+  if (spare_records_.size() < kSparesMax) spare_records_.push_back(std::move(record));
+}
+
 void Batcher::TakePromptLogprobs(Sequence& sequence, const Outstanding::Slice& slice,
                                  const SliceResult& result) {
   if (!sequence.wants_prompt_logprobs()) return;
@@ -213,17 +223,18 @@ void Batcher::CommitSlice(const Outstanding::Slice& slice, const SliceResult& re
 
 void Batcher::Commit(uint64_t plan_number, const StepResult& result, int64_t step_us,
                      int64_t /*now_us*/) {
-  const Outstanding record = TakeOldest(plan_number);
+  Outstanding record = TakeOldest(plan_number);
   CHECK(result.slices.size() == record.slices.size(), "plan ", plan_number, " has ",
         record.slices.size(), " slices, its result ", result.slices.size());
   step_time_.Observe(record.load, step_us);
   for (size_t i = 0; i < record.slices.size(); ++i) {
     CommitSlice(record.slices[i], result.slices[i]);
   }
+  KeepSpare(std::move(record));
 }
 
 void Batcher::Fail(uint64_t plan_number, const Status& fault) {
-  const Outstanding record = TakeOldest(plan_number);
+  Outstanding record = TakeOldest(plan_number);
   for (const Outstanding::Slice& slice : record.slices) {
     Sequence& sequence = *slots_[slice.slot];
     --sequence.plans_out;
@@ -234,6 +245,7 @@ void Batcher::Fail(uint64_t plan_number, const Status& fault) {
       End(sequence, FinishReason::kError, fault);
     }
   }
+  KeepSpare(std::move(record));
 }
 
 std::vector<TokenUpdate> Batcher::TakeUpdates() {

@@ -7,9 +7,13 @@
 //   TakeUpdates          tokens and endings since the last call, for the gateways
 //
 // Budget: with decodes in the plan, prefill rows are added while the step is predicted
-// (scheduler/batch/step_time_model) to last at most step_target_us, but kPrefillRowsMin of them are
-// always let in, so that a busy replica still starts requests; no plan is predicted beyond
-// step_max_us unless one row alone is.
+// (scheduler/batch/step_time_model) to last at most step_stretch times what the decodes alone take.
+// With a stretch of 2 the two share the time evenly: running streams go at half speed at worst, and
+// so does a prompt that arrives. While more sequences wait for their first token than run, those
+// that wait get the larger share: (waiting / running) times as much time as the decodes. No step
+// with decodes is predicted beyond step_target_us, unless that leaves prefill less than
+// kPrefillShareMin of its time or not a single row; none at all beyond step_max_us, unless one row
+// alone is.
 //
 // Outstanding plans: Plan may be called again before Commit. A sequence stands in at most two of
 // them, the second one step ahead with kTokenFromEarlierPlan for the token not yet known. Plans
@@ -21,8 +25,11 @@
 // more tokens when it starts again, and is left alone until it has them. A waiting sequence may
 // pause running ones of lower classes only.
 //
-// Order: classes are strict; inside a class paused sequences come first, then the surface that was
-// served least (scheduler/batch/fair_share), then the oldest.
+// Order: classes are strict; inside a class paused sequences start first, then those of the surface
+// that was served least (scheduler/batch/fair_share). Among those, and among the prompts that have
+// started, the one with the fewest tokens to go is next, so that prompts are finished one by one
+// and the median first token comes early; each millisecond that a sequence has waited counts as a
+// token less, so that long prompts are not passed for ever.
 //
 // Step thread only.
 #pragma once
@@ -66,8 +73,8 @@ struct BatchCounters {
 
 class Batcher {
  public:
-  // Prefill rows that a step with running decodes takes at least, whatever step_target_us says.
-  static constexpr uint32_t kPrefillRowsMin = 16;
+  // Part of a step with running decodes that is left to prefill, whatever step_target_us says.
+  static constexpr double kPrefillShareMin = 0.2;
   // Rows of a step that belong to sequences that want prompt logprobs, all together: each of them
   // needs a row of logits.
   static constexpr uint32_t kPromptLogprobRowsMax = 32;
@@ -94,6 +101,8 @@ class Batcher {
   // The step gave nothing: every sequence that it named ends with kError and `fault`.
   void Fail(uint64_t plan_number, const Status& fault);
   std::vector<TokenUpdate> TakeUpdates();
+  // Gives the memory of a plan that is of no more use back to Plan.
+  void Recycle(StepPlan plan);
 
   // The sequence that computes in `slot`. REQUIRES: an outstanding plan names the slot.
   const Sequence& InSlot(SequenceSlot slot) const;
@@ -105,6 +114,9 @@ class Batcher {
   const PrefixCache& cache() const { return cache_; }
   const BatchCounters& counters() const { return counters_; }
   std::vector<SequenceId> ActiveSequences() const;
+  // Every block is held exactly as often as tables of sequences name it, and what nobody names is
+  // available. For tests: looks at all blocks.
+  bool BlocksAddUp() const;
   // Shares of the surfaces of a class are equal until they are set.
   FairShare& fair_share(RequestClass request_class) {
     return shares_[static_cast<size_t>(request_class)];
@@ -129,6 +141,7 @@ class Batcher {
     StepPlan plan;
     Outstanding record;
     bool has_decodes = false;
+    int64_t prefill_limit_us = 0;  // with decodes: prefill is added up to this prediction
     uint32_t prefill_rows = 0;
     uint32_t prompt_logprob_rows = 0;
   };
@@ -143,19 +156,22 @@ class Batcher {
                           const SliceResult& result);
   void SettleLeaving(Sequence& sequence);
   Outstanding TakeOldest(uint64_t plan_number);
+  void KeepSpare(Outstanding record);
   TokenUpdate MakeUpdate(Sequence& sequence, std::vector<SampledToken> tokens) const;
 
   // batcher_plan.cc: what goes into a step.
   void ExpireDeadlines(int64_t now_us);
+  Draft NewDraft();
   void PlanDecodes(Draft& draft);
-  void PlanPrefill(Draft& draft);
+  int64_t PrefillLimitUs(const Draft& draft) const;
+  void PlanPrefill(Draft& draft, int64_t now_us);
+  void PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t now_us, bool& blocked);
   bool PlanChunk(Draft& draft, Sequence& sequence);
   void AddSlice(Draft& draft, Sequence& sequence, uint32_t row_count);
   uint32_t RowsLeft(const Draft& draft, const Sequence& sequence, uint32_t row_max) const;
-  std::vector<Sequence*> RunningInOrder(bool rotate) const;
-  void PlanStarts(Draft& draft, RequestClass request_class, bool& blocked);
+  void ListRunning(bool rotate);
   static bool MayTakeRows(const Sequence& sequence);
-  Sequence* NextWaiting(RequestClass request_class, const std::vector<uint64_t>& deferred);
+  Sequence* NextWaiting(RequestClass request_class, int64_t now_us) const;
 
   // batcher_memory.cc: slots and blocks.
   enum class StartResult { kStarted, kDeferred, kNoRoom };
@@ -208,6 +224,14 @@ class Batcher {
   // of computing them again.
   std::unordered_map<BlockHash, const Sequence*> computing_;
   std::vector<TokenUpdate> updates_;
+
+  // Memory that is used again: Plan allocates nothing once its vectors have grown.
+  static constexpr size_t kSparesMax = 4;
+  std::vector<StepPlan> spare_plans_;
+  std::vector<Outstanding> spare_records_;
+  std::vector<Sequence*> running_;         // of ListRunning
+  std::vector<Sequence*> prefilling_;      // of one class, in order
+  std::vector<const Sequence*> deferred_;  // wait for the prefix that another one computes
 };
 
 }  // namespace muselet

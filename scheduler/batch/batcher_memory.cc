@@ -300,6 +300,26 @@ void Batcher::SetComputing(const Sequence& sequence, bool computing) {
   }
 }
 
+bool Batcher::BlocksAddUp() const {
+  for (uint32_t group = 0; group < cache_.group_count(); ++group) {
+    const BlockPool& pool = cache_.pool(group);
+    std::vector<uint32_t> named(pool.block_count());
+    for (const Sequence* sequence : slots_) {
+      if (sequence == nullptr) continue;
+      for (const BlockId block : sequence->tables[group]) {
+        if (block != kNoBlock) ++named[block];
+      }
+    }
+    uint32_t held = 0;
+    for (BlockId block = 0; block < pool.block_count(); ++block) {
+      if (pool.references(block) != named[block]) return false;
+      if (named[block] > 0) ++held;
+    }
+    if (pool.held_count() != held) return false;
+  }
+  return true;
+}
+
 void Batcher::ReleasePassedBlocks(Sequence& sequence) {
   for (uint32_t group = 0; group < cache_.group_count(); ++group) {
     if (model_.kv.groups[group].window_tokens == 0) continue;

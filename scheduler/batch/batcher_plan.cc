@@ -11,25 +11,55 @@ namespace {
 
 constexpr std::array<RequestClass, 3> kClasses = {RequestClass::kRealtime,
                                                   RequestClass::kInteractive, RequestClass::kBatch};
+constexpr int64_t kTokenOfWaitingUs = 1000;  // this long in line counts as a token less to go
+
+// Orders prompts: smaller goes first.
+std::pair<int64_t, uint64_t> PrefillKey(const Sequence& sequence, int64_t now_us) {
+  const bool waits = sequence.state == SequenceState::kWaiting;
+  const int64_t to_go =
+      waits ? sequence.token_count() : int64_t{sequence.prefill_end} - sequence.planned;
+  return {to_go - (now_us - sequence.arrived_us) / kTokenOfWaitingUs, sequence.serial};
+}
 
 }  // namespace
 
 StepPlan Batcher::Plan(int64_t now_us) {
   ExpireDeadlines(now_us);
   while (true) {
-    Draft draft;
+    Draft draft = NewDraft();
     PlanDecodes(draft);
-    PlanPrefill(draft);
+    PlanPrefill(draft, now_us);
     if (!draft.plan.empty()) {
       draft.plan.number = draft.record.number = next_plan_++;
+      draft.plan.predicted_us = static_cast<int64_t>(step_time_.PredictUs(draft.record.load));
       ++counters_.plans;
       outstanding_.push_back(std::move(draft.record));
       return std::move(draft.plan);
     }
+    Recycle(std::move(draft.plan));
+    KeepSpare(std::move(draft.record));
     if (!outstanding_.empty() || running_count_ == 0) return {};
     // All that run wait for blocks that only they hold: one has to go, protected or not.
     Pause(*CheapestRunning(/*unprotected_only=*/false));
   }
+}
+
+Batcher::Draft Batcher::NewDraft() {
+  Draft draft;
+  if (!spare_plans_.empty()) {
+    draft.plan = std::move(spare_plans_.back());
+    spare_plans_.pop_back();
+    draft.plan.tokens.clear();
+    draft.plan.slices.clear();
+    draft.plan.block_tables.clear();
+  }
+  if (!spare_records_.empty()) {
+    draft.record = std::move(spare_records_.back());
+    spare_records_.pop_back();
+    draft.record.load = {};
+    draft.record.slices.clear();
+  }
+  return draft;
 }
 
 void Batcher::ExpireDeadlines(int64_t now_us) {
@@ -46,24 +76,25 @@ bool Batcher::MayTakeRows(const Sequence& sequence) {
          sequence.planned < sequence.known_count() && sequence.known_count() < sequence.token_limit;
 }
 
-// By class, then age; with `rotate`, within a class those first that waited longest for a row.
-std::vector<Sequence*> Batcher::RunningInOrder(bool rotate) const {
-  std::vector<Sequence*> running;
+// Fills running_ by class, then age; with `rotate`, within a class those first that waited longest
+// for a row.
+void Batcher::ListRunning(bool rotate) {
+  running_.clear();
   for (Sequence* sequence : slots_) {
-    if (sequence != nullptr) running.push_back(sequence);
+    if (sequence != nullptr) running_.push_back(sequence);
   }
   const auto key = [rotate](const Sequence* sequence) {
     return std::tuple(sequence->record.request_class, rotate ? sequence->last_plan : 0,
                       sequence->serial);
   };
-  std::sort(running.begin(), running.end(),
+  std::sort(running_.begin(), running_.end(),
             [&key](const Sequence* a, const Sequence* b) { return key(a) < key(b); });
-  return running;
 }
 
 void Batcher::PlanDecodes(Draft& draft) {
   bool left_out = false;
-  for (Sequence* sequence : RunningInOrder(decodes_left_out_)) {
+  ListRunning(decodes_left_out_);
+  for (Sequence* sequence : running_) {
     if (!MayTakeRows(*sequence) || sequence->prefilling()) continue;
     const StepLoad load = draft.record.load + SliceLoad(sequence->planned, 1);
     const bool fits = draft.plan.row_count() < options_.step_tokens_max &&
@@ -79,45 +110,76 @@ void Batcher::PlanDecodes(Draft& draft) {
   decodes_left_out_ = left_out;
 }
 
-void Batcher::PlanPrefill(Draft& draft) {
-  const std::vector<Sequence*> running = RunningInOrder(/*rotate=*/false);
+// What the step may take in all, with the decodes that it has.
+int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
+  const auto decodes = static_cast<double>(draft.plan.slices.size());
+  auto awaiting = static_cast<double>(waiting_.size());
+  for (const Sequence* sequence : running_) {
+    if (sequence->state == SequenceState::kRunning && sequence->prefilling()) ++awaiting;
+  }
+  const double decodes_us = step_time_.PredictUs(draft.record.load);
+  const double stretch = 1 + (options_.step_stretch - 1) * std::max(1.0, awaiting / decodes);
+  const double target_us =
+      std::max(static_cast<double>(options_.step_target_us), decodes_us / (1 - kPrefillShareMin));
+  // Rows are few where decodes are: to the nearest row, not down.
+  const double row_us = step_time_.PredictUs(draft.record.load + StepLoad{1, 0}) - decodes_us;
+  return static_cast<int64_t>(std::min(stretch * decodes_us + row_us / 2, target_us));
+}
+
+void Batcher::PlanPrefill(Draft& draft, int64_t now_us) {
+  ListRunning(/*rotate=*/false);
+  if (draft.has_decodes) draft.prefill_limit_us = PrefillLimitUs(draft);
   bool blocked = false;  // a more important sequence waits for room: nobody may take it instead
   for (const RequestClass request_class : kClasses) {
-    for (Sequence* sequence : running) {
-      if (sequence->record.request_class != request_class || !sequence->prefilling()) continue;
-      PlanChunk(draft, *sequence);
-    }
-    if (!blocked) PlanStarts(draft, request_class, blocked);
+    PlanPrefillOf(draft, request_class, now_us, blocked);
   }
 }
 
-void Batcher::PlanStarts(Draft& draft, RequestClass request_class, bool& blocked) {
-  std::vector<uint64_t> deferred;
-  while (Sequence* sequence = NextWaiting(request_class, deferred)) {
-    if (RowsLeft(draft, *sequence, 1) == 0) return;
-    switch (TryStart(*sequence)) {
+void Batcher::PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t now_us,
+                            bool& blocked) {
+  prefilling_.clear();
+  deferred_.clear();
+  for (Sequence* sequence : running_) {
+    if (sequence->record.request_class != request_class || !sequence->prefilling()) continue;
+    prefilling_.push_back(sequence);
+  }
+  const auto sooner = [now_us](const Sequence* a, const Sequence* b) {
+    return PrefillKey(*a, now_us) < PrefillKey(*b, now_us);
+  };
+  std::sort(prefilling_.begin(), prefilling_.end(), sooner);
+  auto started = prefilling_.begin();
+  Sequence* waiting = blocked ? nullptr : NextWaiting(request_class, now_us);
+  while (true) {
+    if (started != prefilling_.end() && (waiting == nullptr || sooner(*started, waiting))) {
+      PlanChunk(draft, **started++);
+      continue;
+    }
+    if (waiting == nullptr || RowsLeft(draft, *waiting, 1) == 0) return;
+    switch (TryStart(*waiting)) {
       case StartResult::kStarted:
-        PlanChunk(draft, *sequence);
+        PlanChunk(draft, *waiting);
         break;
       case StartResult::kDeferred:
-        deferred.push_back(sequence->serial);
+        deferred_.push_back(waiting);
         break;
       case StartResult::kNoRoom:
         blocked = true;
-        return;
+        break;
     }
+    waiting = blocked ? nullptr : NextWaiting(request_class, now_us);
   }
 }
 
-Sequence* Batcher::NextWaiting(RequestClass request_class, const std::vector<uint64_t>& deferred) {
-  const FairShare& share = fair_share(request_class);
-  const auto key = [&share](const Sequence& sequence) {
-    return std::tuple(sequence.pauses == 0, share.Served(sequence.record.surface), sequence.serial);
+Sequence* Batcher::NextWaiting(RequestClass request_class, int64_t now_us) const {
+  const FairShare& share = shares_[static_cast<size_t>(request_class)];
+  const auto key = [&](const Sequence& sequence) {
+    return std::tuple(sequence.pauses == 0, share.Served(sequence.record.surface),
+                      PrefillKey(sequence, now_us));
   };
   Sequence* best = nullptr;
   for (const auto& [serial, sequence] : waiting_) {
     if (sequence->record.request_class != request_class) continue;
-    if (std::find(deferred.begin(), deferred.end(), serial) != deferred.end()) continue;
+    if (std::find(deferred_.begin(), deferred_.end(), sequence) != deferred_.end()) continue;
     if (best == nullptr || key(*sequence) < key(*best)) best = sequence;
   }
   return best;
@@ -146,8 +208,8 @@ uint32_t Batcher::RowsLeft(const Draft& draft, const Sequence& sequence, uint32_
   };
   uint32_t rows = within(options_.step_max_us, row_max);
   if (draft.has_decodes) {
-    const uint32_t assured = kPrefillRowsMin - std::min(kPrefillRowsMin, draft.prefill_rows);
-    rows = std::min(rows, std::max(within(options_.step_target_us, row_max), assured));
+    const uint32_t assured = draft.prefill_rows == 0 ? 1 : 0;
+    rows = std::min(rows, std::max(within(draft.prefill_limit_us, row_max), assured));
   }
   if (rows == 0 && draft.plan.empty()) rows = std::min(row_max, 1U);
   return rows;

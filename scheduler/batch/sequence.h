@@ -31,7 +31,8 @@ struct Sequence {
   std::vector<TokenId> tokens;  // prompt, then answer; grows at Commit
   uint32_t prompt_count = 0;
   uint32_t token_limit = 0;  // tokens.size() at which it ends with kLength
-  int64_t deadline_us = 0;   // 0 = none
+  int64_t arrived_us = 0;
+  int64_t deadline_us = 0;  // 0 = none
 
   // While running.
   SequenceSlot slot = 0;

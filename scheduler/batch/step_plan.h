@@ -5,9 +5,12 @@
 // Plain value; immutable once it left the batcher.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "base/types.h"
 
@@ -20,6 +23,32 @@ using SequenceSlot = uint32_t;
 // Stands in StepPlan::tokens for the token that an outstanding earlier plan samples for the same
 // slot.
 inline constexpr TokenId kTokenFromEarlierPlan = -1;
+
+// KV groups of a model, at most: the retention rules that its layers have.
+inline constexpr size_t kKvGroupsMax = 8;
+
+// One number for each KV group, without allocation.
+class PerKvGroup {
+ public:
+  PerKvGroup() = default;
+  PerKvGroup(std::initializer_list<uint32_t> values) {
+    for (const uint32_t value : values) push_back(value);
+  }
+  void push_back(uint32_t value) {
+    CHECK(size_ < kKvGroupsMax, "a model has more than ", kKvGroupsMax, " KV groups");
+    values_[size_++] = value;
+  }
+  void assign(size_t count, uint32_t value) {
+    size_ = 0;
+    while (size_ < count) push_back(value);
+  }
+  uint32_t operator[](size_t group) const { return values_[group]; }
+  size_t size() const { return size_; }
+
+ private:
+  std::array<uint32_t, kKvGroupsMax> values_{};
+  size_t size_ = 0;
+};
 
 // A run of consecutive positions of one sequence: a prefill chunk, or the one row of a decode.
 struct SequenceSlice {
@@ -35,8 +64,8 @@ struct SequenceSlice {
   // StepPlan::block_tables[table_begin[g] .. table_begin[g] + table_count[g]); position p lies in
   // entry p / block_tokens, at p % block_tokens. It covers every position up to the last row; in a
   // group with a window, entries that no row of the slice can see are 0.
-  std::vector<uint32_t> table_begin;
-  std::vector<uint32_t> table_count;
+  PerKvGroup table_begin;
+  PerKvGroup table_count;
 };
 
 struct StepPlan {
@@ -44,6 +73,7 @@ struct StepPlan {
   std::vector<TokenId> tokens;  // one a row
   std::vector<SequenceSlice> slices;
   std::vector<BlockId> block_tables;
+  int64_t predicted_us = 0;  // how long it will take; nothing that is computed depends on it
 
   bool empty() const { return slices.empty(); }
   uint32_t row_count() const { return static_cast<uint32_t>(tokens.size()); }

@@ -11,6 +11,9 @@ namespace {
 constexpr std::array<double, 3> kPrior = {2'000.0, 500.0, 20.0};
 constexpr double kPriorWeight = 1e-3;
 constexpr double kNewest = 0.1;  // weight of the newest step in its class average
+constexpr double kCorrectionMax = 2;
+constexpr double kSettled = 4;  // observations after which an average is trusted
+constexpr double kOutlier = 2;  // times the average
 
 using Matrix = std::array<std::array<double, 4>, 3>;  // the last column is the right-hand side
 
@@ -49,12 +52,15 @@ void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
   if (load.rows < 1 || step_us <= 0) return;
   const auto index = static_cast<size_t>(std::ilogb(load.rows));
   LoadClass& entry = classes_[std::min(index, classes_.size() - 1)];
+  auto observed_us = static_cast<double>(step_us);
+  // A step that the machine held up says little of the next one. What stays slow is learned still.
+  if (entry.weight >= kSettled) observed_us = std::min(observed_us, kOutlier * entry.step_us);
   // The first few observations count alike, later ones fade.
   entry.weight = std::min(entry.weight + 1, 1 / kNewest);
   const double newest = 1 / entry.weight;
   entry.load.rows += newest * (load.rows - entry.load.rows);
   entry.load.context += newest * (load.context - entry.load.context);
-  entry.step_us += newest * (static_cast<double>(step_us) - entry.step_us);
+  entry.step_us += newest * (observed_us - entry.step_us);
   Fit();
 }
 
@@ -77,10 +83,34 @@ void StepTimeModel::Fit() {
   coefficients_ = Solve(normal);
   // Time never shrinks with work; noise may say so where only one size of step was seen.
   for (double& coefficient : coefficients_) coefficient = std::max(coefficient, 0.0);
+  for (LoadClass& entry : classes_) {
+    if (entry.weight == 0) continue;
+    entry.correction = std::clamp(entry.step_us / std::max(FitUs(entry.load), 1.0),
+                                  1 / kCorrectionMax, kCorrectionMax);
+  }
+}
+
+double StepTimeModel::FitUs(const StepLoad& load) const {
+  return coefficients_[0] + coefficients_[1] * load.rows + coefficients_[2] * load.context / 1024;
+}
+
+double StepTimeModel::Correction(double rows) const {
+  const LoadClass* below = nullptr;
+  for (const LoadClass& entry : classes_) {
+    if (entry.weight == 0) continue;
+    if (entry.load.rows >= rows) {
+      if (below == nullptr || entry.load.rows == rows) return entry.correction;
+      const double part =
+          std::log2(rows / below->load.rows) / std::log2(entry.load.rows / below->load.rows);
+      return below->correction + part * (entry.correction - below->correction);
+    }
+    below = &entry;
+  }
+  return below == nullptr ? 1 : below->correction;
 }
 
 double StepTimeModel::PredictUs(const StepLoad& load) const {
-  return coefficients_[0] + coefficients_[1] * load.rows + coefficients_[2] * load.context / 1024;
+  return FitUs(load) * Correction(std::max(load.rows, 1.0));
 }
 
 uint32_t StepTimeModel::RowsWithin(double limit_us, const StepLoad& load, uint32_t first_position,

@@ -4,7 +4,9 @@
 //
 // Measured steps are averaged in classes by their row count (a class a power of two), so that many
 // small steps do not wash out what the rare large ones taught. The three coefficients are the ridge
-// least-squares fit of relative errors over the class averages. Deterministic; sees no clock.
+// least-squares fit of relative errors over the class averages. What is left of the error in each
+// class (one row is bound by memory, many by arithmetic) is taken into account between the measured
+// sizes by linear interpolation over log2(rows). Deterministic; sees no clock.
 #pragma once
 
 #include <array>
@@ -39,8 +41,12 @@ class StepTimeModel {
     double weight = 0;  // 0 until observed
     StepLoad load;
     double step_us = 0;
+    double correction = 1;  // measured over fitted
   };
   void Fit();
+  double FitUs(const StepLoad& load) const;
+  // Of the classes next to this many rows.
+  double Correction(double rows) const;
 
   std::array<LoadClass, 20> classes_;
   std::array<double, kFeatures> coefficients_;

@@ -75,6 +75,7 @@ class Router {
   std::vector<Outgoing> Farewell();
 
   RouteCounts counts() const;
+  bool has_open_requests() const { return !requests_.open().empty(); }
   uint32_t ReplicasReady(std::string_view model) const;
   // Every known model, in the order of ids.
   const std::vector<ModelState>& models() const { return table_.models; }

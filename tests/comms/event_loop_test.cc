@@ -81,6 +81,28 @@ TEST_F(EventLoopTest, DestroyedTimerCallsNoMore) {
   EXPECT_EQ(ticks, 1);
 }
 
+TEST_F(EventLoopTest, ATimerGoesFasterAtOnceAndKeepsOnePace) {
+  std::promise<void> done;
+  int ticks = 0;
+  std::unique_ptr<PeriodicTimer> timer;
+  loop_.Post([&] {
+    timer = std::make_unique<PeriodicTimer>(loop_, 3'600'000'000, [&] {
+      ++ticks;
+      timer->SetInterval(ticks == 3 ? 3'600'000'000 : 1'000);
+      if (ticks == 3)
+        loop_.Every(5'000, [&, count = 0]() mutable {
+          if (++count == 5) done.set_value();
+        });
+    });
+    timer->SetInterval(1'000);
+  });
+  Run();
+  EXPECT_EQ(done.get_future().wait_for(kPatience), std::future_status::ready);
+  EXPECT_EQ(ticks, 3);
+  loop_.Stop();
+  thread_.join();
+}
+
 TEST_F(EventLoopTest, StopFromAnyThreadEndsRun) {
   std::promise<void> ended;
   std::future<void> end = ended.get_future();

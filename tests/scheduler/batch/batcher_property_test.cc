@@ -92,6 +92,7 @@ class World {
   bool Plan() {
     StepPlan plan = batcher_.Plan(now_us_);
     TakeUpdates();
+    EXPECT_TRUE(batcher_.BlocksAddUp());
     if (plan.empty()) return false;
     Outstanding step{plan.number, {}};
     CheckPlan(plan);
@@ -115,6 +116,7 @@ class World {
       result.token.id = toy_.TokenOf(states[next - 1]);
     }
     outstanding_.push_back(std::move(step));
+    batcher_.Recycle(std::move(plan));
     return true;
   }
 
@@ -134,11 +136,15 @@ class World {
     now_us_ += 1000;
     batcher_.Commit(step.number, step.result, 500 + Random(5000), now_us_);
     TakeUpdates();
+    EXPECT_TRUE(batcher_.BlocksAddUp());
   }
 
   void Cancel(uint64_t number) {
+    const auto told = told_.find(Id(number));
+    if (told != told_.end() && told->second.finish == FinishReason::kNone) ++live_cancels_;
     batcher_.Cancel(Id(number), 0);
     TakeUpdates();
+    EXPECT_TRUE(batcher_.BlocksAddUp());
   }
 
   void TakeUpdates() {
@@ -177,6 +183,7 @@ class World {
 
   size_t outstanding_count() const { return outstanding_.size(); }
   const Batcher& batcher() const { return batcher_; }
+  uint64_t live_cancels() const { return live_cancels_; }
 
  private:
   struct Outstanding {
@@ -189,6 +196,7 @@ class World {
   std::mt19937 random_;
   std::deque<Outstanding> outstanding_;
   std::map<SequenceId, Told> told_;
+  uint64_t live_cancels_ = 0;  // of sequences that had not ended
   int64_t now_us_ = 1;
 };
 
@@ -239,6 +247,36 @@ TEST(BatcherProperty, TokensDoNotDependOnCompany) {
   // The worlds were hard enough to mean something.
   EXPECT_GT(totals.pauses, 100U);
   EXPECT_GT(totals.hits, 1000U);
+}
+
+// Every block is looked at after every plan, commit and cancel.
+TEST(BatcherProperty, AThousandRandomCancelsAndPausesLeaveEveryBlockAccountedFor) {
+  uint64_t cancels = 0;
+  uint64_t pauses = 0;
+  for (uint32_t seed = 1; cancels < 1000 || pauses < 1000; ++seed) {
+    ASSERT_LT(seed, 2000U) << "too few: " << cancels << " cancels, " << pauses << " pauses";
+    SCOPED_TRACE(seed);
+    BatchOptions options;
+    options.sequences_max = 6;
+    options.step_tokens_max = 48;
+    options.prefill_chunk_max = 24;
+    options.resume_tokens_min = seed % 5;
+    World world(options, {16, {{14, 0}, {12, 24}}}, 160, seed);
+    uint64_t admitted = 0;
+    for (int turn = 0; turn < 400; ++turn) {
+      if (admitted < 40 && world.Random(3) == 0) world.Admit(admitted++);
+      if (world.Random(12) == 0) world.Cancel(world.Random(40));
+      if (world.outstanding_count() < 2) world.Plan();
+      if (world.outstanding_count() > 0 && world.Random(2) == 0) world.Commit();
+      if (HasFailure()) return;
+    }
+    for (uint64_t number = 0; number < admitted; ++number) world.Cancel(number);
+    while (world.outstanding_count() > 0) world.Commit();
+    world.Check();
+    if (HasFailure()) return;
+    cancels += world.live_cancels();
+    pauses += world.batcher().counters().pauses;
+  }
 }
 
 TEST(BatcherProperty, CancelAtEveryPointFreesWhatWasTaken) {

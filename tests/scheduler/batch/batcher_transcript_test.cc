@@ -88,6 +88,7 @@ class Conversation {
     options.prefill_chunk_max = static_cast<uint32_t>(Number("chunk", 32));
     options.step_target_us = Number("target_us", 60'000);
     options.step_max_us = Number("max_us", 250'000);
+    options.step_stretch = static_cast<double>(Number("stretch", 100));
     options.resume_tokens_min = static_cast<uint32_t>(Number("resume", 16));
     options.prefix_cache = Number("cache", 1) != 0;
     BatchModel model;

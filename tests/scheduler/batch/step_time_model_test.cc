@@ -36,6 +36,30 @@ TEST(StepTimeModel, ManySmallStepsDoNotWashOutTheLargeOne) {
   EXPECT_NEAR(model.PredictUs(SliceLoad(0, 200)), 400'000, 60'000);
 }
 
+TEST(StepTimeModel, OneStepThatTheMachineHeldUpHardlyCounts) {
+  StepTimeModel model;
+  const StepLoad load = SliceLoad(300, 1);
+  for (int i = 0; i < 20; ++i) model.Observe(load, 3'000);
+  model.Observe(load, 300'000);
+  EXPECT_LT(model.PredictUs(load), 3'600);
+  for (int i = 0; i < 60; ++i) model.Observe(load, 15'000);
+  EXPECT_NEAR(model.PredictUs(load), 15'000, 1'500) << "what stays slow is learned";
+}
+
+TEST(StepTimeModel, EverySizeThatWasMeasuredIsPredictedAsMeasured) {
+  // Bound by memory at one row, by arithmetic at many: no straight line.
+  StepTimeModel model;
+  const std::pair<uint32_t, int64_t> sizes[] = {
+      {1, 3'000}, {4, 4'000}, {16, 14'000}, {64, 50'000}, {200, 150'000}};
+  for (int i = 0; i < 30; ++i) {
+    for (const auto& [rows, step_us] : sizes) model.Observe(SliceLoad(0, rows), step_us);
+  }
+  for (const auto& [rows, step_us] : sizes) {
+    const auto expected = static_cast<double>(step_us);
+    EXPECT_NEAR(model.PredictUs(SliceLoad(0, rows)), expected, 0.02 * expected) << rows;
+  }
+}
+
 TEST(StepTimeModel, RowsWithinIsTheMostThatFits) {
   StepTimeModel model;
   const StepLoad decodes = SliceLoad(100, 1);

@@ -99,6 +99,16 @@ Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
   return OkStatus();
 }
 
+// With nothing in flight and everybody connected, only signs of life are due.
+void GatewayService::Pace() {
+  const bool connected = std::all_of(schedulers_.begin(), schedulers_.end(),
+                                     [](const auto& scheduler) { return scheduler->up(); });
+  const int64_t idle_us =
+      TickIntervalUs({options_.gateway.heartbeat_interval_us, options_.gateway.peer_timeout_us});
+  const bool idle = active_.empty() && connected;
+  if (timer_ != nullptr) timer_->SetInterval(idle ? std::max(idle_us, kTickUs) : kTickUs);
+}
+
 void GatewayService::Tick() {
   const int64_t now_us = loop_.NowUs();
   driving_ = true;  // what the links notice waits until they are done
@@ -271,6 +281,7 @@ void GatewayService::Drive(OwnerInput input) {
     }
   }
   driving_ = false;
+  Pace();
 }
 
 void GatewayService::Tell(const Ticketed& event) {

@@ -79,6 +79,7 @@ class GatewayService final : public GenerationService {
   Status Connect(const LocalPeer& local, WireContext& context);
   PeerLinkOptions LinkOptions() const;
   void Tick();
+  void Pace();
 
   const GatewayModel* FindModel(const std::string& id) const;
   const ModelState* FindState(const std::string& model) const;

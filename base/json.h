@@ -22,10 +22,13 @@ struct JsonLimits {
   size_t values_max = 1'000'000;  // values of any kind, keys included
 };
 
-// The whole of `text` as one JSON value. kInvalidArgument with the byte offset for anything that
-// RFC 8259 does not allow (invalid UTF-8, NaN, trailing text, lone surrogates), a duplicate key, or
-// a limit.
-Result<Json> ParseJson(std::string_view text, const JsonLimits& limits = {});
+// The whole of `text` as one JSON value. kInvalidArgument that says what is wrong and where (line,
+// column, byte offset; the first two count from 1, in bytes) for anything that RFC 8259 does not
+// allow (invalid UTF-8, NaN, trailing text, lone surrogates), a number out of range, a duplicate
+// key, or a limit. `fault_key`, if given, is set to the key at fault where one is: the duplicate,
+// or the outermost object's member that holds the number or the depth.
+Result<Json> ParseJson(std::string_view text, const JsonLimits& limits = {},
+                       std::string* fault_key = nullptr);
 
 // Compact JSON. Bytes that are not UTF-8 become U+FFFD, so the output is always valid.
 std::string WriteJson(const Json& value);

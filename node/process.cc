@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <functional>
+#include <future>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -27,16 +29,33 @@ int Refuse(const Status& status) {
   return kExitRefused;
 }
 
+// Whether all of them had finished what ran before the deadline.
+template <typename Role>
+bool DrainAll(const std::vector<std::unique_ptr<Role>>& roles,
+              std::chrono::steady_clock::time_point deadline) {
+  std::vector<std::future<void>> ends;
+  for (const auto& role : roles) ends.push_back(role->Drain());
+  return std::all_of(ends.begin(), ends.end(), [&](std::future<void>& end) {
+    return end.wait_until(deadline) == std::future_status::ready;
+  });
+}
+
 // The roles of one process, in the order in which they start; they stop the other way round.
 struct Roles {
   std::vector<std::unique_ptr<SchedulerRole>> schedulers;
   std::vector<std::unique_ptr<GatewayRole>> gateways;
   std::vector<std::unique_ptr<NodeRole>> nodes;
 
-  // New work is refused first, then what runs may end, then the loops stop.
+  // New work is refused first, then what runs may end, then the loops stop. One deadline holds for
+  // all roles together; nodes go on taking what the gateways still owe.
   void Stop(int64_t drain_timeout_us) {
-    for (auto& gateway : gateways) gateway->Drain(drain_timeout_us);
-    for (auto& node : nodes) node->Drain(drain_timeout_us);
+    const auto deadline =
+        std::chrono::steady_clock::now() + std::chrono::microseconds(drain_timeout_us);
+    const bool drained = DrainAll(gateways, deadline) && DrainAll(nodes, deadline);
+    if (!drained && drain_timeout_us > 0) {
+      LogWarn("the drain timeout is over: what still runs is cut off",
+              {{"drain_timeout_ms", drain_timeout_us / 1000}});
+    }
     for (auto& gateway : gateways) gateway->Stop();
     for (auto& node : nodes) node->Stop();
     for (auto& scheduler : schedulers) scheduler->Stop();
@@ -96,7 +115,8 @@ int RunUntilStopped(const ClusterConfig& config, Roles& roles, StopSignals& sign
     AnnounceReady(config, roles, version);
     signals.Wait(-1);
   }
-  LogInfo("stopping");
+  LogInfo("stopping: requests that run may finish, a second signal stops at once",
+          {{"drain_timeout_ms", config.drain_timeout_us / 1000}});
   roles.Stop(config.drain_timeout_us);
   LogInfo("stopped");
   return 0;

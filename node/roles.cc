@@ -1,8 +1,6 @@
 #include "node/roles.h"
 
 #include <algorithm>
-#include <chrono>
-#include <future>
 #include <optional>
 #include <utility>
 
@@ -51,13 +49,18 @@ Result<std::function<Result<RpcCaller>(std::string_view)>> RpcAuthorizer(
       });
 }
 
-// Drains what `begin` starts to drain, waiting for its callback.
-void WaitForDrain(RoleLoop& loop, int64_t timeout_us,
-                  const std::function<void(std::function<void()>)>& begin) {
+// Runs `begin` on the loop; the future is set when `begin`'s callback has come `callbacks` times.
+std::future<void> BeginDrain(RoleLoop& loop, int callbacks,
+                             std::function<void(std::function<void()>)> begin) {
   auto done = std::make_shared<std::promise<void>>();
   std::future<void> future = done->get_future();
-  loop.loop().Post([done, begin] { begin([done] { done->set_value(); }); });
-  future.wait_for(std::chrono::microseconds(timeout_us));
+  loop.loop().Post([done, callbacks, begin = std::move(begin)] {
+    auto left = std::make_shared<int>(callbacks);
+    begin([done, left] {
+      if (--*left == 0) done->set_value();
+    });
+  });
+  return future;
 }
 
 }  // namespace
@@ -117,9 +120,11 @@ Status GatewayRole::Ready() {
   return loop_.Ask([this] { return service_->Ready(); });
 }
 
-void GatewayRole::Drain(int64_t timeout_us) {
-  WaitForDrain(loop_, timeout_us,
-               [this](std::function<void()> done) { http_->Drain(std::move(done)); });
+std::future<void> GatewayRole::Drain() {
+  return BeginDrain(loop_, rpc_ ? 2 : 1, [this](const std::function<void()>& done) {
+    if (rpc_) rpc_->Drain(done);
+    http_->Drain(done);
+  });
 }
 
 Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig& config,
@@ -202,8 +207,8 @@ Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
   return OkStatus();
 }
 
-void NodeRole::Drain(int64_t timeout_us) {
-  WaitForDrain(loop_, timeout_us, [this](const std::function<void()>& done) {
+std::future<void> NodeRole::Drain() {
+  return BeginDrain(loop_, 1, [this](const std::function<void()>& done) {
     for (Replica& replica : replicas_) replica.server->Drain();
     auto told = std::make_shared<bool>(false);
     loop_.loop().Every(kDrainPollUs, [this, done, told] {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,9 +52,9 @@ class GatewayRole {
   void Start() { loop_.Start(); }
   // OK when a token can be produced now, for every model. After Start.
   Status Ready();
-  // Takes nothing new and waits until what runs has ended, at most until `timeout_us` is over.
-  // After Start.
-  void Drain(int64_t timeout_us);
+  // From now on nothing new is taken, over HTTP and RPC; probes are still answered. The future is
+  // set when what runs has ended. After Start, once.
+  std::future<void> Drain();
   void Stop() { loop_.Stop(); }
 
   const std::string& http_address() const { return http_->address(); }
@@ -100,8 +101,9 @@ class NodeRole {
                                                   const ServedModels& models,
                                                   ProcessContext& process);
   void Start() { loop_.Start(); }
-  // Finishes what runs, at most until `timeout_us` is over. After Start.
-  void Drain(int64_t timeout_us);
+  // From now on nothing new is taken; the future is set when what runs has ended. After Start,
+  // once.
+  std::future<void> Drain();
   void Stop();
   // /livez and /readyz of the node. On its loop.
   Status Live() const;

@@ -11,6 +11,7 @@
 #include <cstdlib>
 
 #include "base/check.h"
+#include "base/log.h"
 
 namespace muselet {
 namespace {
@@ -68,7 +69,10 @@ void StopSignals::Watch() {
     signalfd_siginfo info{};
     if (read(signal_fd_, &info, sizeof(info)) != sizeof(info)) continue;
     const std::lock_guard lock(mutex_);
-    if (requested_) std::_Exit(kExitAfterSecondSignal);
+    if (requested_) {
+      LogWarn("stopped at once by a second signal: what still ran is cut off");
+      std::_Exit(kExitAfterSecondSignal);
+    }
     if (exit_at_once_) std::_Exit(0);
     requested_ = true;
     changed_.notify_all();

@@ -116,14 +116,22 @@ MaybeError CheckRequest(const GenerationRequest& request, const ModelLimits& mod
   return CheckIds(request, model);
 }
 
-MaybeError CheckPromptLength(const std::string& param, size_t tokens, const ModelLimits& model) {
-  if (tokens == 0) return Invalid(param, "is empty: at least one token is needed");
-  if (tokens < model.context_tokens) return std::nullopt;
+MaybeError CheckLengths(const std::string& param, size_t prompt_tokens,
+                        const GenerationRequest& request, const ModelLimits& model) {
+  if (prompt_tokens == 0) return Invalid(param, "is empty: at least one token is needed");
+  const std::string context = "This model's maximum context length is " +
+                              std::to_string(model.context_tokens) +
+                              " tokens, answer included, and ";
+  const std::string has = param + " has " + std::to_string(prompt_tokens) + " tokens";
+  if (prompt_tokens >= model.context_tokens)
+    return GenerationError{InvalidArgument(context + has + ". Please shorten it."), param, 0};
+  const size_t room = model.context_tokens - prompt_tokens;
+  if (!request.max_tokens || *request.max_tokens <= room) return std::nullopt;
+  const std::string asked = std::to_string(*request.max_tokens);
   return GenerationError{
-      InvalidArgument("This model's maximum context length is " +
-                      std::to_string(model.context_tokens) + " tokens, answer included, and " +
-                      param + " has " + std::to_string(tokens) + " tokens. Please shorten it."),
-      param, 0};
+      InvalidArgument(context + has + ": max_tokens may be at most " + std::to_string(room) +
+                      ", not " + asked + ". Leave it out to use what is left."),
+      "max_tokens", 0};
 }
 
 RequestRecord MakeRecord(const GenerationRequest& request, const RequestId& id,
@@ -142,7 +150,9 @@ RequestRecord MakeRecord(const GenerationRequest& request, const RequestId& id,
     record.sampling.prompt_logprobs =
         std::max(request.sampling.logprobs, request.sampling.prompt_logprobs);
   const auto room = static_cast<uint32_t>(model.context_tokens - prompt_tokens);
-  const uint32_t fallback = limits.max_tokens_default > 0 ? limits.max_tokens_default : room;
+  const uint32_t preset =
+      request.max_tokens_default > 0 ? request.max_tokens_default : limits.max_tokens_default;
+  const uint32_t fallback = preset > 0 ? preset : room;
   record.stop.max_tokens = std::clamp(request.max_tokens.value_or(fallback), 1U, room);
   record.stop.min_tokens = std::min(request.min_tokens, record.stop.max_tokens);
   record.stop.end_tokens = request.stop_token_ids;

@@ -26,9 +26,11 @@ struct ModelLimits {
 std::optional<GenerationError> CheckRequest(const GenerationRequest& request,
                                             const ModelLimits& model, const RequestLimits& limits);
 
-// The prompt's length against the context; `param` is the request's field that holds it.
-std::optional<GenerationError> CheckPromptLength(const std::string& param, size_t tokens,
-                                                 const ModelLimits& model);
+// The prompt's length against the context, and the tokens that were asked for against what is left
+// of it; `param` is the request's field that holds the prompt.
+std::optional<GenerationError> CheckLengths(const std::string& param, size_t prompt_tokens,
+                                            const GenerationRequest& request,
+                                            const ModelLimits& model);
 
 // REQUIRES: both checks passed. `seed` counts if the client gave none. The record's prompt is left
 // empty.

@@ -43,7 +43,10 @@ struct GenerationRequest {
   uint32_t choices = 1;
   SamplingParams sampling;  // sampling.seed counts only if has_seed
   bool has_seed = false;
-  std::optional<uint32_t> max_tokens;  // absent: what is left of the context
+  // Together with the prompt at most the context. Absent: max_tokens_default, or what is left of
+  // the context if that is less.
+  std::optional<uint32_t> max_tokens;
+  uint32_t max_tokens_default = 0;  // 0 = the gateway's option, without one what is left
   uint32_t min_tokens = 0;
   bool ignore_eos = false;
   std::vector<TokenId> stop_token_ids;

@@ -239,7 +239,8 @@ void GatewayService::Admit(const RequestId& id, Result<PreparedPrompt> prepared)
     return;
   }
   const ModelLimits limits = LimitsOf(*active.model);
-  if (auto error = CheckPromptLength(active.prompt_param, prepared->ids.size(), limits)) {
+  if (auto error =
+          CheckLengths(active.prompt_param, prepared->ids.size(), active.request, limits)) {
     Fail(id, std::move(*error));
     return;
   }

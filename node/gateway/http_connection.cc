@@ -3,6 +3,8 @@
 #include <boost/asio/buffer.hpp>
 #include <charconv>
 
+#include "base/types.h"
+
 namespace muselet {
 namespace {
 
@@ -179,6 +181,7 @@ void HttpConnection::Dispatch() {
 void HttpConnection::Fault(int status, const std::string& message) {
   phase_ = Phase::kAnswering;
   ++serial_;
+  if (!header_seen_) request_id_ = parser_->request().id;
   keep_alive_ = false;
   head_only_ = false;
   Finish(HttpError(status, message));
@@ -194,6 +197,8 @@ void HttpConnection::SendHead(int status, std::string_view content_type, HttpHea
     keep_alive_ = false;  // the end of the connection is the end of the stream
   }
   headers.emplace_back("Connection", keep_alive_ ? "keep-alive" : "close");
+  headers.emplace_back("Date", host_->Date());
+  if (request_id_.empty()) request_id_ = RequestId::Random().ToString();
   out_ += HttpHead(status, content_type, headers, request_id_);
   out_ += "\r\n";
   head_sent_ = true;
@@ -317,6 +322,7 @@ void HttpConnection::OnAllWritten() {
 void HttpConnection::NextRequest() {
   parser_.emplace(HttpParser::Limits{limits().header_bytes_max, limits().body_bytes_max});
   header_seen_ = false;
+  request_id_.clear();
   continue_sent_ = false;
   route_ = nullptr;
   phase_ = in_.empty() ? Phase::kIdle : Phase::kReading;
@@ -333,6 +339,7 @@ void HttpConnection::Linger() {
   if (peer_closed_) return Close();
   phase_ = Phase::kLingering;
   deadline_us_ = host_->NowUs() + kLingerUs;
+  host_->OnLingering();
   in_.clear();
   boost::system::error_code ignored;
   socket_.shutdown(boost::asio::ip::tcp::socket::shutdown_send, ignored);
@@ -362,9 +369,10 @@ void HttpConnection::Tick(int64_t now_us) {
   }
 }
 
-void HttpConnection::Drain() {
-  if (phase_ == Phase::kIdle) return Close();
-  keep_alive_ = false;
+bool HttpConnection::Busy() const {
+  const bool whole = parser_.has_value() && parser_->state() == HttpParser::State::kDone;
+  if (phase_ == Phase::kLingering) return !whole;  // closing now could destroy the refusal
+  return phase_ != Phase::kIdle && phase_ != Phase::kClosed;
 }
 
 void HttpConnection::Close() {

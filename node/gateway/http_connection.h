@@ -28,9 +28,12 @@ class HttpConnectionHost {
   virtual const HttpServerOptions& options() const = 0;
   virtual const HttpRoutes& routes() const = 0;
   virtual int64_t NowUs() const = 0;
+  // The Date header's value.
+  virtual const std::string& Date() = 0;
   virtual bool draining() const = 0;
   virtual void Post(std::function<void()> work) = 0;
   virtual void OnResponded(int status) = 0;
+  virtual void OnLingering() = 0;
   virtual void OnClosed(HttpConnection* connection) = 0;
 };
 
@@ -43,8 +46,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Refuse();
   // Looks at the deadlines; the server calls it several times a second.
   void Tick(int64_t now_us);
-  // Closes an idle connection now, another one after its answer.
-  void Drain();
+  // Whether the client is owed something: a request has begun, or its answer is not out yet.
+  bool Busy() const;
   // Ends the connection now; an unfinished answer is abandoned.
   void Close();
 

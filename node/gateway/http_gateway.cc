@@ -16,6 +16,11 @@ namespace muselet {
 namespace {
 
 constexpr int64_t kTimeoutMsMax = 86'400'000;
+constexpr int64_t kDrainRetryUs = 1'000'000;
+
+Status Draining() {
+  return Unavailable("draining: this gateway stops and takes no new requests; ask another one");
+}
 
 HttpResponse JsonResponse(std::string body) {
   HttpResponse response;
@@ -57,6 +62,7 @@ struct HttpGateway::Api {
   ApiKeys keys;
   int64_t started_unix_s = Clock::Real().UnixUs() / 1'000'000;
   std::unique_ptr<HttpServer> server;
+  bool draining = false;
 
   Status LoadKeys();
   HttpRoutes Routes(const MetricRegistry& registry);
@@ -150,6 +156,7 @@ std::optional<ApiError> HttpGateway::Api::Prepare(OpenAiEndpoint endpoint,
 
 void HttpGateway::Api::Generate(OpenAiEndpoint endpoint, HttpRequest& request,
                                 HttpExchangePtr exchange) {
+  if (draining) return exchange->Respond(ResponseOf(ErrorOf(Draining(), {}, kDrainRetryUs)));
   OpenAiRequest parsed;
   if (const auto fault = Prepare(endpoint, request, parsed)) {
     // A name that no model has counts under "unknown".
@@ -212,7 +219,8 @@ void HttpGateway::Api::ShowModel(const std::string& id, HttpExchangePtr exchange
 HttpRoutes HttpGateway::Api::Routes(const MetricRegistry& registry) {
   HttpRoutes routes;
   const auto ready = [this] { return service.Ready(); };
-  AddProbeRoutes(routes, registry, options.metrics_open, options.live, ready);
+  AddProbeRoutes(routes, registry, options.metrics_open, options.live,
+                 [this] { return draining ? Draining() : service.Ready(); });
   routes.Add({"GET", "/health", true, HealthHandler(ready)});
   routes.Add({"GET", "/version", true, VersionHandler(options.version)});
   routes.Add({"GET", "/v1/models", false,
@@ -245,7 +253,7 @@ Result<std::unique_ptr<HttpGateway>> HttpGateway::Start(HttpGatewayOptions optio
                                                         const MetricRegistry& registry,
                                                         const GatewayMetrics& metrics) {
   auto api =
-      std::unique_ptr<Api>(new Api{std::move(options), service, loop, metrics, {}, 0, nullptr});
+      std::unique_ptr<Api>(new Api{std::move(options), service, loop, metrics, {}, 0, nullptr, {}});
   api->started_unix_s = Clock::Real().UnixUs() / 1'000'000;
   RETURN_IF_ERROR(api->LoadKeys());
   HttpServerOptions server_options;
@@ -269,6 +277,7 @@ const std::string& HttpGateway::address() const {
 }
 
 void HttpGateway::Drain(std::function<void()> drained) {
+  api_->draining = true;
   api_->server->Drain(std::move(drained));
 }
 

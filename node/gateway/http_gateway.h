@@ -54,7 +54,8 @@ class HttpGateway {
 
   // The bound address, with the real port.
   const std::string& address() const;
-  // No new connections or requests on old ones; `drained` runs when the last answer is out.
+  // From now on /readyz says 503 and nothing new is generated (503 with Retry-After); what runs
+  // goes on. When the last answer is out, the port is closed and `drained` runs.
   void Drain(std::function<void()> drained);
 
  private:

@@ -1,5 +1,8 @@
 #include "node/gateway/http_message.h"
 
+#include <array>
+#include <ctime>
+
 #include "base/json.h"
 
 namespace muselet {
@@ -27,6 +30,19 @@ std::string_view HttpRequest::Header(std::string_view name) const {
     if (key == name) return value;
   }
   return {};
+}
+
+std::string HttpDate(int64_t unix_s) {
+  constexpr std::array<const char*, 7> kDays = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  constexpr std::array<const char*, 12> kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                                   "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  const std::time_t seconds = unix_s;
+  std::tm utc = {};
+  if (gmtime_r(&seconds, &utc) == nullptr) return {};
+  const auto two = [](int number) { return (number < 10 ? "0" : "") + std::to_string(number); };
+  return std::string(kDays[static_cast<size_t>(utc.tm_wday)]) + ", " + two(utc.tm_mday) + " " +
+         kMonths[static_cast<size_t>(utc.tm_mon)] + " " + std::to_string(utc.tm_year + 1900) + " " +
+         two(utc.tm_hour) + ":" + two(utc.tm_min) + ":" + two(utc.tm_sec) + " GMT";
 }
 
 std::string_view HttpReason(int status) {

@@ -35,7 +35,7 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 200;
   std::string content_type = "application/json";
-  HttpHeaders headers;  // beyond Content-Type, Content-Length, Connection and X-Request-Id
+  HttpHeaders headers;  // beyond Date, Content-Type, Content-Length, Connection and X-Request-Id
   std::string body;
 };
 
@@ -78,6 +78,9 @@ class HttpExchange {
   bool answered_ = false;
 };
 using HttpExchangePtr = std::shared_ptr<HttpExchange>;
+
+// "Sun, 06 Nov 1994 08:49:37 GMT": a Date header's value (RFC 9110, section 5.6.7).
+std::string HttpDate(int64_t unix_s);
 
 // "OK", "Not Found", ...; "Unknown" for a status without a name.
 std::string_view HttpReason(int status);

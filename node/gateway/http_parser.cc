@@ -81,7 +81,17 @@ bool HttpParser::Fail(int status, std::string message) {
   keep_alive_ = false;
   fault_status_ = status;
   fault_message_ = std::move(message);
+  if (request_.id.empty()) KeepClientsId();
   return false;
+}
+
+// What was read of a refused header may hold the id by which the client will look for the answer.
+void HttpParser::KeepClientsId() {
+  const auto& message = beast_->parser.get();
+  const auto found = message.find("X-Request-Id");
+  if (found == message.end()) return;
+  const std::string_view id(found->value().data(), found->value().size());
+  if (IsRequestId(id)) request_.id = id;
 }
 
 size_t HttpParser::Feed(std::string_view input) {

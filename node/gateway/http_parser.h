@@ -30,7 +30,8 @@ class HttpParser {
   size_t Feed(std::string_view input);
   State state() const { return state_; }
 
-  // Valid from kBody on; the body is complete at kDone.
+  // Valid from kBody on; the body is complete at kDone. At kFault only `id` counts; it is empty
+  // if the client sent none or it was not read.
   HttpRequest& request() { return request_; }
   bool keep_alive() const { return keep_alive_; }
   bool http11() const { return http11_; }
@@ -52,6 +53,7 @@ class HttpParser {
   bool AcceptFraming();
   bool AcceptTarget(std::string_view target);
   bool Fail(int status, std::string message);
+  void KeepClientsId();
 
   Limits limits_;
   std::unique_ptr<Beast> beast_;

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/gateway/http_address.h"
 #include "node/gateway/http_connection.h"
@@ -85,10 +86,15 @@ class HttpServer::Core final : public HttpConnectionHost,
   const HttpServerOptions& options() const override { return options_; }
   const HttpRoutes& routes() const override { return routes_; }
   int64_t NowUs() const override { return loop_.NowUs(); }
+  const std::string& Date() override;
   bool draining() const override { return draining_; }
   void Post(std::function<void()> work) override { loop_.Post(std::move(work)); }
   void OnResponded(int status) override {
     if (options_.responded) options_.responded(status);
+  }
+  // Later: the connection is in the middle of its bookkeeping.
+  void OnLingering() override {
+    if (draining_) loop_.Post([self = shared_from_this()] { self->FinishDrain(); });
   }
   void OnClosed(HttpConnection* connection) override;
 
@@ -97,6 +103,7 @@ class HttpServer::Core final : public HttpConnectionHost,
   void OnAccepted(Tcp::socket socket);
   void OnAcceptFault(const boost::system::error_code& error);
   void Tick();
+  void FinishDrain();
   std::vector<std::shared_ptr<HttpConnection>> Everyone() const;
 
   HttpServerOptions options_;
@@ -106,6 +113,8 @@ class HttpServer::Core final : public HttpConnectionHost,
   boost::asio::steady_timer accept_retry_;
   std::unique_ptr<PeriodicTimer> tick_;
   std::string address_;
+  int64_t date_unix_s_ = -1;  // of date_
+  std::string date_;
   std::unordered_map<HttpConnection*, std::shared_ptr<HttpConnection>> connections_;
   bool draining_ = false;
   bool stopped_ = false;
@@ -135,7 +144,7 @@ void HttpServer::Core::Begin() {
 void HttpServer::Core::Accept() {
   acceptor_.async_accept(
       [self = shared_from_this()](const boost::system::error_code& error, Tcp::socket socket) {
-        if (self->stopped_ || self->draining_) return;
+        if (self->stopped_ || !self->acceptor_.is_open()) return;
         if (error) return self->OnAcceptFault(error);
         self->OnAccepted(std::move(socket));
         self->Accept();
@@ -147,7 +156,7 @@ void HttpServer::Core::OnAcceptFault(const boost::system::error_code& error) {
   LogWarn("cannot accept a connection", {{"address", address_}, {"error", error.message()}});
   accept_retry_.expires_after(kAcceptRetry);
   accept_retry_.async_wait([self = shared_from_this()](const boost::system::error_code& cancelled) {
-    if (!cancelled && !self->stopped_ && !self->draining_) self->Accept();
+    if (!cancelled && !self->stopped_ && self->acceptor_.is_open()) self->Accept();
   });
 }
 
@@ -175,6 +184,15 @@ std::vector<std::shared_ptr<HttpConnection>> HttpServer::Core::Everyone() const 
   return everyone;
 }
 
+const std::string& HttpServer::Core::Date() {
+  const int64_t unix_s = Clock::Real().UnixUs() / 1'000'000;
+  if (unix_s != date_unix_s_) {
+    date_unix_s_ = unix_s;
+    date_ = HttpDate(unix_s);
+  }
+  return date_;
+}
+
 void HttpServer::Core::Tick() {
   const int64_t now_us = loop_.NowUs();
   for (const auto& connection : Everyone()) connection->Tick(now_us);
@@ -183,17 +201,23 @@ void HttpServer::Core::Tick() {
 void HttpServer::Core::OnClosed(HttpConnection* connection) {
   if (connections_.erase(connection) == 0) return;
   if (options_.connections_changed) options_.connections_changed(connections_.size());
-  if (drained_ && connections_.empty()) loop_.Post(std::exchange(drained_, nullptr));
+  if (draining_) FinishDrain();
 }
 
 void HttpServer::Core::Drain(std::function<void()> drained) {
   draining_ = true;
+  drained_ = std::move(drained);
+  FinishDrain();
+}
+
+void HttpServer::Core::FinishDrain() {
+  const auto busy = [](const auto& entry) { return entry.second->Busy(); };
+  if (!drained_ || std::any_of(connections_.begin(), connections_.end(), busy)) return;
+  loop_.Post(std::exchange(drained_, nullptr));
   boost::system::error_code ignored;
   acceptor_.close(ignored);
   accept_retry_.cancel();
-  drained_ = std::move(drained);
-  for (const auto& connection : Everyone()) connection->Drain();
-  if (drained_ && connections_.empty()) loop_.Post(std::exchange(drained_, nullptr));
+  for (const auto& connection : Everyone()) connection->Close();
 }
 
 void HttpServer::Core::Stop() {

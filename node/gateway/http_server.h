@@ -45,8 +45,9 @@ class HttpServer {
   // The bound address, with the real port.
   const std::string& address() const;
   size_t connections() const;
-  // No new connections; idle ones are closed, the others after their answer. `drained` runs from
-  // the loop when none is left.
+  // From now on each answer is the last one of its connection; new connections are still taken and
+  // routes still asked, so that probes hear that the process leaves. When no request is open any
+  // more, the port and the idle connections are closed and `drained` runs from the loop.
   void Drain(std::function<void()> drained);
 
  private:

@@ -79,7 +79,10 @@ void OpenAiAnswer::HandleError(size_t prompt, const GenerationError& error) {
   if (ended_) return;
   prompts_[prompt].done = true;
   ended_ = true;
-  OnFault(ErrorOf(error));
+  ApiError fault = ErrorOf(error);
+  if (fault.param == "max_tokens" && request_.max_completion_tokens)
+    fault.param = "max_completion_tokens";
+  OnFault(fault);
   if (prompts_.size() == 1) return;
   // The other prompts' answers are worth nothing now. Later, since the service is calling us.
   loop_.Post([weak = weak_from_this()] {

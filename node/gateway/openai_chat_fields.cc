@@ -39,8 +39,9 @@ Fault SetCompletionLogprobs(const Json& value, const FieldContext& c) {
   return std::nullopt;
 }
 
-Fault SetMaxTokens(const Json& value, const FieldContext& c) {
+Fault SetMaxCompletionTokens(const Json& value, const FieldContext& c) {
   c.out.generation.max_tokens = static_cast<uint32_t>(value.get<double>());
+  c.out.max_completion_tokens = true;
   return std::nullopt;
 }
 
@@ -59,7 +60,9 @@ Fault SetToolChoice(const Json& value, const FieldContext& c) {
     return std::nullopt;
   }
   if (value == Json("auto")) return std::nullopt;
-  return FieldError("tool_choice", "tool_choice must be \"auto\" or \"none\"");
+  return FieldError("tool_choice",
+                    "tool_choice must be \"none\", or \"auto\" without tools: tool calls are not "
+                    "supported");
 }
 
 Fault SetDocuments(const Json& value, const FieldContext& c) {
@@ -108,14 +111,26 @@ Fault RefuseChatEcho(const Json& value, const FieldContext&) {
   return std::nullopt;
 }
 
+// The chat template writes the tokens at the beginning.
+Fault RefuseChatSpecialTokens(const Json& value, const FieldContext&) {
+  if (value.get<bool>())
+    return FieldError("add_special_tokens", "add_special_tokens is not supported in chats");
+  return std::nullopt;
+}
+
+Fault SetBestOf(const Json& value, const FieldContext&) {
+  if (value.get<double>() > 1) return FieldError("best_of", "best_of above 1 is not supported");
+  return std::nullopt;
+}
+
 constexpr OpenAiField kChatFields[] = {
     {"messages", F::kArray, "", "the conversation; required", SetMessages},
     {"logprobs", F::kBool, "false", "log probabilities of the answer's tokens", SetChatLogprobs},
     {"top_logprobs", F::kInteger, "0", "and of this many alternatives", SetTopLogprobs, 0},
-    {"max_completion_tokens", F::kInteger, "max_tokens", "leads over max_tokens", SetMaxTokens, 1,
-     kInt32Max},
-    {"tools", F::kArray, "none", "given to the chat template", SetTools},
-    {"tool_choice", F::kAny, "auto", "\"none\" hides the tools from the template", SetToolChoice},
+    {"max_completion_tokens", F::kInteger, "max_tokens", "leads over max_tokens",
+     SetMaxCompletionTokens, 1, kInt32Max},
+    {"tools", F::kArray, "none", "only with tool_choice \"none\", which hides them", SetTools},
+    {"tool_choice", F::kAny, "auto", "\"none\", or \"auto\" without tools", SetToolChoice},
     {"documents", F::kArray, "none", "given to the chat template", SetDocuments},
     {"chat_template_kwargs", F::kObject, "{}", "variables of the chat template", SetTemplateKwargs},
     {"reasoning_effort", F::kString, "none", "a variable of the chat template", SetReasoningEffort},
@@ -124,6 +139,8 @@ constexpr OpenAiField kChatFields[] = {
     {"response_format", F::kObject, "text", "the form of the answer", SetResponseFormat},
     {"modalities", F::kArray, "text", "the media of the answer", SetModalities},
     {"echo", F::kBool, "false", "completions only", RefuseChatEcho},
+    {"add_special_tokens", F::kBool, "false", "completions only", RefuseChatSpecialTokens},
+    {"best_of", F::kInteger, "1", "only 1", SetBestOf, 0},
 };
 
 Fault AddPrompt(const Json& value, const FieldContext& c) {
@@ -162,11 +179,6 @@ Fault SetEcho(const Json& value, const FieldContext& c) {
 
 Fault SetAddSpecialTokens(const Json& value, const FieldContext& c) {
   c.out.add_special_tokens = value.get<bool>();
-  return std::nullopt;
-}
-
-Fault SetBestOf(const Json& value, const FieldContext&) {
-  if (value.get<double>() > 1) return FieldError("best_of", "best_of above 1 is not supported");
   return std::nullopt;
 }
 

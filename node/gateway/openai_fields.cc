@@ -246,41 +246,63 @@ constexpr OpenAiField kSamplingFields[] = {
     {"user", F::kString, "", "ignored", Ignore},
 };
 
-Fault NotSupported(std::string_view name) {
-  return FieldError(std::string(name), std::string(name) + " is not supported");
+bool IsHarmless(const OpenAiField& field, const Json& value) {
+  if (field.harmless.empty()) {
+    if (value.is_string()) return value.get_ref<const std::string&>().empty();
+    return value == Json(false) || (value.is_structured() && value.empty());
+  }
+  const std::string listed = "|" + std::string(field.harmless) + "|";
+  return listed.find("|" + WriteJson(value) + "|") != std::string::npos;
 }
 
-Fault RefuseTrue(const OpenAiField& field, const Json& value) {
-  if (value == Json(true)) return NotSupported(field.name);
-  return std::nullopt;
+Fault Refuse(const OpenAiField& field, const Json& value) {
+  if (IsHarmless(field, value)) return std::nullopt;
+  const std::string name(field.name);
+  const std::string let_in =
+      field.harmless.empty() ? "" : ", but for " + std::string(field.harmless);
+  return FieldError(name, name + " (" + std::string(field.doc) + ") is not supported" + let_in);
 }
 
-bool IsEmpty(const Json& value) {
-  if (value.is_string()) return value.get_ref<const std::string&>().empty();
-  return value.is_structured() && value.empty();
+// What would change the answer and is not there yet, or never will be. Names, labels and hints that
+// change nothing (user, metadata, prediction, prompt_cache_key, ...) are let in like unknown
+// fields.
+constexpr OpenAiField Refused(std::string_view name, std::string_view doc,
+                              std::string_view harmless = {}) {
+  OpenAiField field{name, F::kAny, {}, doc, nullptr};
+  field.harmless = harmless;
+  return field;
 }
 
-// A refused field may be present with the value that asks for nothing.
 constexpr OpenAiField kRefusedFields[] = {
-    {"suffix", F::kString, "", "text after the insertion", nullptr},
-    {"functions", F::kArray, "", "use tools", nullptr},
-    {"function_call", F::kAny, "", "use tool_choice", nullptr},
-    {"use_beam_search", F::kBool, "", "beam search", nullptr},
-    {"continue_final_message", F::kBool, "", "going on with the last message", nullptr},
-    {"bad_words", F::kArray, "", "banned words", nullptr},
-    {"allowed_token_ids", F::kArray, "", "an allow list", nullptr},
-    {"logprob_token_ids", F::kArray, "", "logprobs of named tokens", nullptr},
-    {"guided_json", F::kAny, "", "structured output", nullptr},
-    {"guided_regex", F::kString, "", "structured output", nullptr},
-    {"guided_choice", F::kArray, "", "structured output", nullptr},
-    {"guided_grammar", F::kString, "", "structured output", nullptr},
-    {"structured_outputs", F::kObject, "", "structured output", nullptr},
-    {"prompt_embeds", F::kAny, "", "prompts as embeddings", nullptr},
-    {"truncate_prompt_tokens", F::kInteger, "", "shortening of prompts", nullptr},
-    {"chat_template", F::kString, "", "templates of clients", nullptr},
-    {"thinking_token_budget", F::kInteger, "", "reasoning budgets", nullptr},
-    {"cache_salt", F::kString, "", "salts of clients", nullptr},
-    {"audio", F::kObject, "", "speech", nullptr},
+    Refused("suffix", "text after the insertion"),
+    Refused("functions", "tool calls"),
+    Refused("function_call", "tool calls", R"("none"|"auto")"),
+    Refused("use_beam_search", "beam search"),
+    Refused("length_penalty", "beam search", "1|1.0"),
+    Refused("early_stopping", "beam search"),
+    Refused("continue_final_message", "going on with the last message"),
+    Refused("bad_words", "banned words"),
+    Refused("allowed_token_ids", "an allow list"),
+    Refused("logits_processors", "code of clients"),
+    Refused("logprob_token_ids", "log probabilities of named tokens"),
+    Refused("guided_json", "structured output"),
+    Refused("guided_regex", "structured output"),
+    Refused("guided_choice", "structured output"),
+    Refused("guided_grammar", "structured output"),
+    Refused("structured_outputs", "structured output"),
+    Refused("prompt_embeds", "prompts as embeddings"),
+    Refused("truncate_prompt_tokens", "shortening of prompts"),
+    Refused("chat_template", "templates of clients"),
+    Refused("thinking_token_budget", "reasoning budgets"),
+    Refused("include_reasoning", "leaving the reasoning out", "true"),
+    Refused("verbosity", "length by a word", R"("medium")"),
+    Refused("web_search_options", "web search", "false"),
+    Refused("store", "keeping of answers"),
+    Refused("service_tier", "tiers of clients", R"("auto"|"default")"),
+    Refused("priority", "priorities of clients: the surface's class holds", "0"),
+    Refused("cache_salt", "salts of clients: each surface has its own"),
+    Refused("kv_transfer_params", "KV transfer by clients"),
+    Refused("audio", "speech"),
 };
 
 }  // namespace
@@ -295,10 +317,7 @@ std::span<const OpenAiField> OpenAiRefusedFields() {
 Fault ApplyField(const OpenAiField& field, const Json& value, const FieldContext& context) {
   if (value.is_null()) return std::nullopt;
   const std::string name(field.name);
-  if (field.set == nullptr) {
-    if (value.is_boolean()) return RefuseTrue(field, value);
-    return IsEmpty(value) ? std::nullopt : NotSupported(field.name);
-  }
+  if (field.set == nullptr) return Refuse(field, value);
   if (!HasType(value, field.type))
     return FieldError(name, name + " must be " + std::string(TypeName(field.type)) + ", got " +
                                 value.type_name());

@@ -28,6 +28,9 @@ struct OpenAiField {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
   bool min_exclusive = false;
+  // Of refused fields: the values, as JSON between bars, that ask for nothing and are let in.
+  // Empty: false, and empty strings, arrays and objects.
+  std::string_view harmless = {};
 };
 
 // All fields of an endpoint, in the order in which they are read.

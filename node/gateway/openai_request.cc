@@ -24,14 +24,19 @@ Fault ApplyAll(std::span<const OpenAiField> fields, const Json& body, const Fiel
 // What no single field can say.
 Fault CheckTogether(const RequestLimits& limits, OpenAiRequest& out) {
   GenerationRequest& generation = out.generation;
-  if (!generation.max_tokens && out.endpoint == OpenAiEndpoint::kCompletions)
-    generation.max_tokens = kCompletionTokensDefault;
-  if (!generation.max_tokens && limits.max_tokens_default > 0)
-    generation.max_tokens = limits.max_tokens_default;
+  generation.max_tokens_default = out.endpoint == OpenAiEndpoint::kCompletions
+                                      ? kCompletionTokensDefault
+                                      : limits.max_tokens_default;
   if (generation.max_tokens == 0U && !generation.echo)
     return FieldError("max_tokens", "max_tokens must be at least 1 (0 needs echo)");
-  if (generation.max_tokens > 0U && generation.min_tokens > *generation.max_tokens)
+  const uint32_t most = generation.max_tokens.value_or(generation.max_tokens_default);
+  if (most > 0 && generation.min_tokens > most)
     return FieldError("min_tokens", "min_tokens must not be larger than max_tokens");
+  if (!out.chat.tools.empty())
+    return FieldError(
+        "tools",
+        "tools are not supported: tool calls are not read out of answers; leave tools "
+        "out, or set tool_choice to \"none\"");
   if (out.stream && out.prompt_logprobs)
     return FieldError("prompt_logprobs", "prompt_logprobs cannot be streamed");
   if (!out.stream && (out.include_usage || out.continuous_usage))
@@ -54,12 +59,10 @@ void SetLogprobs(OpenAiRequest& out) {
 Fault ParseJsonBody(std::string_view body, uint32_t json_depth_max, Json& out) {
   JsonLimits limits;
   limits.depth_max = json_depth_max;
-  // The parser takes NUL for the end of its input.
-  if (body.find('\0') != std::string_view::npos)
-    return FieldError("", "the request body is not usable JSON: it holds a NUL byte");
-  Result<Json> parsed = ParseJson(body, limits);
+  std::string key;
+  Result<Json> parsed = ParseJson(body, limits, &key);
   if (!parsed.ok())
-    return FieldError("", "the request body is not usable JSON: " + parsed.status().message());
+    return FieldError(key, "the request body is not usable JSON: " + parsed.status().message());
   out = std::move(parsed).value();
   if (!out.is_object())
     return FieldError(

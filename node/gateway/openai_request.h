@@ -31,7 +31,8 @@ struct OpenAiRequest {
   uint32_t top_logprobs = 0;
   std::optional<uint32_t> prompt_logprobs;  // vLLM's field
   bool return_token_ids = false;
-  bool tokens_as_ids = false;  // token strings as "token_id:N"
+  bool max_completion_tokens = false;  // the name under which max_tokens came
+  bool tokens_as_ids = false;          // token strings as "token_id:N"
 
   // While fields are read; the prompts are made of them at the end.
   ChatPrompt chat;

@@ -14,6 +14,10 @@ constexpr uint32_t kVersion = 1;
 constexpr size_t kUnsentMax = 4096;
 constexpr int64_t kUnsentKeptUs = 30'000'000;
 
+Status Draining() {
+  return Unavailable("draining: this gateway stops and takes no new calls; ask another one");
+}
+
 }  // namespace
 
 // Turns what the service tells of one call into messages to its client. The server outlives it as
@@ -81,6 +85,7 @@ Result<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
       loop, std::max<int64_t>(1, server->options_.client_timeout_us / 4), [raw] {
         raw->DropSilentClients();
         raw->RetryUnsent();
+        raw->FinishDrain();
       });
   return server;
 }
@@ -95,6 +100,17 @@ size_t RpcServer::open_calls() const {
   size_t count = 0;
   for (const auto& [peer, client] : clients_) count += client.calls.size();
   return count;
+}
+
+void RpcServer::Drain(std::function<void()> drained) {
+  draining_ = true;
+  drained_ = std::move(drained);
+  FinishDrain();
+}
+
+// The last word of a call may still wait for its client to read.
+void RpcServer::FinishDrain() {
+  if (drained_ && clients_.empty() && unsent_.empty()) loop_.Post(std::exchange(drained_, nullptr));
 }
 
 void RpcServer::OnMessage(const RawPeer& peer, const std::string& body) {
@@ -142,6 +158,7 @@ void RpcServer::OnRequest(const RawPeer& peer, const v1::Request& request) {
 
 void RpcServer::OnGenerate(const RawPeer& peer, uint64_t call_id, const RpcCaller& caller,
                            const v1::GenerateRequest& message) {
+  if (draining_) return Refuse(peer, call_id, Draining());
   const auto client = clients_.find(peer.id);
   if (client != clients_.end()) {
     if (client->second.calls.count(call_id) > 0)
@@ -205,7 +222,7 @@ void RpcServer::AnswerModels(const RawPeer& peer, uint64_t call_id) {
 }
 
 void RpcServer::AnswerHealth(const RawPeer& peer, uint64_t call_id) {
-  const Status ready = service_.Ready();
+  const Status ready = draining_ ? Draining() : service_.Ready();
   v1::Response response;
   response.set_call_id(call_id);
   response.set_final(true);
@@ -251,6 +268,7 @@ void RpcServer::CloseCall(const RawPeer& peer, uint64_t call_id) {
   if (client == clients_.end()) return;
   client->second.calls.erase(call_id);
   if (client->second.calls.empty()) clients_.erase(client);
+  FinishDrain();
 }
 
 void RpcServer::DropClient(const std::string& peer, const Status& why) {

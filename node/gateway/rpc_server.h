@@ -56,6 +56,9 @@ class RpcServer {
   const std::string& endpoint() const { return router_->endpoint(); }
   // Generate calls that are open.
   size_t open_calls() const;
+  // From now on Health says not ready and Generate is refused as unavailable; calls that are open
+  // go on. `drained` runs from the loop when none is left.
+  void Drain(std::function<void()> drained);
 
  private:
   class CallSink;
@@ -86,6 +89,7 @@ class RpcServer {
   // A client that cannot be answered is gone or does not read: its calls are cancelled.
   void Answer(const RawPeer& peer, v1::Response& response);
   void CloseCall(const RawPeer& peer, uint64_t call_id);
+  void FinishDrain();
   // Cancels the client's calls, and tells it the end of each as soon as it reads again.
   void DropClient(const std::string& peer, const Status& why);
   void DropSilentClients();
@@ -99,6 +103,8 @@ class RpcServer {
   std::map<std::string, Client> clients_;  // those with open calls, by connection
   std::deque<Unsent> unsent_;              // bounded, oldest first
   std::unique_ptr<PeriodicTimer> timer_;
+  bool draining_ = false;
+  std::function<void()> drained_;
 };
 
 }  // namespace muselet

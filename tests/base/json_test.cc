@@ -18,6 +18,41 @@ TEST(ParseJson, RefusesWhatTwoReadersCouldReadDifferently) {
   }
 }
 
+TEST(ParseJson, SaysWhatIsWrongAndWhere) {
+  struct Case {
+    std::string text;
+    std::string problem;
+    std::string place;
+    std::string key;
+  };
+  const Case cases[] = {
+      {R"({"a": 1, "t": 1e999, "b": 2})", "number out of range: 1e999",
+       "line 1, column 15, byte 14", "t"},
+      {"[1e999]", "number out of range: 1e999", "line 1, column 2, byte 1", ""},
+      {"1e999", "number out of range: 1e999", "line 1, column 1, byte 0", ""},
+      {"{\n \"a\": \"x\xC3\x28\"}", "ill-formed UTF-8", "line 2, column 9, byte 10", ""},
+      {"{\"a\":1,\n\"m\": {\"k\\\"\": 1,\"k\\\"\": 2}}", "duplicate key",
+       "line 2, column 15, byte 22", "k\""},
+      {R"({"model":"a","model":"b"})", "duplicate key \"model\"", "line 1, column 14, byte 13",
+       "model"},
+      {R"({"m": [[[[1]]]]})", "nested deeper than 4 levels", "line 1, column 10, byte 9", "m"},
+      {R"({"m": 1} x)", "invalid literal", "line 1, column 10, byte 9", ""},
+      {"[1] [2]", "expected end of input", "line 1, column 5, byte 4", ""},
+      {R"({"m": )", "unexpected end of input", "line 1, column 7, byte 6", ""},
+      {"", "unexpected end of input", "line 1, column 1, byte 0", ""},
+      {R"("\ud800")", "surrogate", "byte 7", ""},
+      {std::string("[1,\0]", 6), "NUL byte", "line 1, column 4, byte 3", ""},
+  };
+  for (const Case& c : cases) {
+    std::string key;
+    const Status status = ParseJson(c.text, {.depth_max = 4}, &key).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << c.text;
+    EXPECT_NE(status.message().find(c.problem), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find(c.place), std::string::npos) << status.message();
+    EXPECT_EQ(key, c.key) << c.text;
+  }
+}
+
 TEST(ParseJson, StopsAtTheDepthLimitWithoutBuildingTheValue) {
   EXPECT_TRUE(ParseJson(std::string(32, '[') + std::string(32, ']')).ok());
   const Result<Json> deep = ParseJson(std::string(100'000, '['));
@@ -47,6 +82,15 @@ TEST(ParseJson, TakesAHugeObjectInLinearTime) {
   const Result<Json> value = ParseJson(text, {.depth_max = 8, .values_max = 1'000'000});
   ASSERT_TRUE(value.ok());
   EXPECT_EQ(value->size(), 400'001U);
+}
+
+TEST(ParseJson, QuotesTheTextInOneLineOfWholeCharacters) {
+  const auto message = [](const std::string& key) {
+    return ParseJson("{\"" + key + "\":1,\"" + key + "\":2}").status().message();
+  };
+  EXPECT_EQ(message("a\\n\\u007f"), "duplicate key \"a??\"");
+  const std::string cut = message(std::string(63, 'x') + "\u4E16");
+  EXPECT_EQ(cut, "duplicate key \"" + std::string(63, 'x') + "\"");
 }
 
 TEST(JsonMembers, NameTheKeyAndTheTypeTheyExpected) {

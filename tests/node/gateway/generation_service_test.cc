@@ -261,6 +261,7 @@ TEST_F(GenerationServiceTest, RefusesWhatCannotBeServedNamingTheField) {
   refuse("prompt", [](auto& r) { r.prompt = TextPrompt{std::string(64, 'x')}; });
   refuse("prompt", [](auto& r) { r.model = "raw"; });
   refuse("max_tokens", [](auto& r) { r.max_tokens = 0; });
+  refuse("max_tokens", [](auto& r) { r.max_tokens = 62; });  // 3 + 62 > 64
   refuse("min_tokens", [](auto& r) { r.min_tokens = 5; });
   EXPECT_TRUE(scheduler_.places.empty());
   EXPECT_EQ(service_->requests_in_flight(), 0U);
@@ -288,6 +289,26 @@ TEST_F(GenerationServiceTest, GivesTheRestOfTheContextWhenNoMaximumIsNamed) {
   EXPECT_EQ(node_.submits[0].stop.max_tokens, 54U);
   EXPECT_NE(node_.submits[0].sampling.seed, 5U);
   EXPECT_EQ(node_.submits[0].sampling.seed, seen->start->seed);
+}
+
+// What was asked for by name fits exactly or is refused with the numbers; a default is cut.
+TEST_F(GenerationServiceTest, FillsTheContextToTheLastToken) {
+  Begin();
+  GenerationRequest over = TextRequest("abc", 62);
+  const auto refused = Ask(std::move(over));
+  ASSERT_TRUE(TurnUntil(loop_, [&] { return refused->over(); }));
+  EXPECT_EQ(refused->error->status.message(),
+            "This model's maximum context length is 64 tokens, answer included, and prompt has 3 "
+            "tokens: max_tokens may be at most 61, not 62. Leave it out to use what is left.");
+  Ask(TextRequest("abc", 61));
+  ASSERT_TRUE(AwaitSubmit(node_));
+  EXPECT_EQ(node_.submits.back().stop.max_tokens, 61U);
+  GenerationRequest preset = TextRequest("abc", 1);
+  preset.max_tokens.reset();
+  preset.max_tokens_default = 1000;
+  Ask(std::move(preset));
+  ASSERT_TRUE(TurnUntil(loop_, [&] { return node_.submits.size() == 2; }));
+  EXPECT_EQ(node_.submits.back().stop.max_tokens, 61U);
 }
 
 TEST_F(GenerationServiceTest, CancelSilencesTheSinkAndFreesTheNode) {

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <future>
 
 #include "base/json.h"
 #include "tests/node/gateway/http_client.h"
@@ -355,6 +356,42 @@ TEST_F(HttpGatewayTest, ServesProbesVersionAndMetrics) {
       << line("muselet_http_responses_total{code=\"2xx\"");
   EXPECT_TRUE(line("muselet_http_responses_total{code=\"5xx\"").ends_with(" 3"));
   EXPECT_TRUE(line("muselet_http_connections").ends_with(" 1")) << line("muselet_http_connections");
+}
+
+TEST_F(HttpGatewayTest, WhileItDrainsItAnswersProbesAndRefusesNewWork) {
+  service_.script = [](const RequestId& id, const GenerationRequest&, GenerationSink& sink) {
+    SendStart(id, sink);
+    SendText(sink, 0, "Hel", 11);
+  };
+  Serve();
+  HttpClient running(address_);
+  running.Send(HttpClient::PostText(kCompletions, R"({"prompt":"x","stream":true})"));
+  ASSERT_TRUE(service_.WaitForScripts(1));
+  std::promise<void> drained;
+  thread_.Do([&] { gateway_->Drain([&] { drained.set_value(); }); });
+  const HttpReply ready = HttpClient(address_).Get("/readyz");
+  EXPECT_EQ(ready.status, 503);
+  EXPECT_NE(ready.body.find("draining"), std::string::npos) << ready.body;
+  for (const char* path : {"/livez", "/health", "/metrics", "/version", "/v1/models"})
+    EXPECT_EQ(HttpClient(address_).Get(path).status, 200) << path;
+  for (const char* path : {kCompletions, kChat}) {
+    const HttpReply refused = Ask(path, R"({"prompt":"x"})");
+    EXPECT_EQ(refused.status, 503);
+    EXPECT_EQ(refused.Header("Retry-After"), "1");
+    EXPECT_EQ(ErrorMember(refused, "type"), "server_error");
+    EXPECT_NE(ErrorMember(refused, "message").find("draining"), std::string::npos);
+  }
+  auto end = drained.get_future();
+  EXPECT_EQ(end.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  thread_.Do([&] {
+    SendText(service_.sink(1), 0, "lo", 12, FinishReason::kLength);
+    service_.sink(1).OnDone({1, 2, 0});
+  });
+  const HttpReply whole = running.Read();
+  EXPECT_NE(whole.body.find("\"lo\""), std::string::npos) << whole.body;
+  EXPECT_TRUE(whole.body.ends_with("data: [DONE]\n\n")) << whole.body;
+  EXPECT_EQ(end.wait_for(testing::kPatience), std::future_status::ready);
+  EXPECT_FALSE(HttpClient(address_).connected());
 }
 
 class HttpGatewayKeysTest : public HttpGatewayTest {

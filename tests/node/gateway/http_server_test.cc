@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
+#include <tuple>
 
 #include "node/gateway/admin_server.h"
 #include "tests/node/gateway/http_client.h"
@@ -312,24 +314,88 @@ TEST_F(HttpServerTest, EndsAStreamWhoseReaderStopsReading) {
   EXPECT_TRUE(Abandoned());
 }
 
-TEST_F(HttpServerTest, DrainsByFinishingWhatRuns) {
+TEST_F(HttpServerTest, DrainsByFinishingWhatRunsWhileItStillAnswers) {
   Serve();
   HttpClient idle(address_);
   EXPECT_EQ(idle.Get("/hello").status, 200);
+  HttpClient silent(address_);
   HttpClient busy(address_);
   busy.Send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
   begun_.get_future().wait();
   std::promise<void> drained;
   thread_.Do([&] { server_->Drain([&] { drained.set_value(); }); });
+  const HttpReply old = idle.Get("/hello");
+  EXPECT_EQ(old.status, 200);
+  EXPECT_EQ(old.Header("Connection"), "close");
   EXPECT_TRUE(idle.ReadToEnd());
-  EXPECT_FALSE(HttpClient(address_).connected());
+  EXPECT_EQ(HttpClient(address_).Get("/hello").status, 200);
+  auto end = drained.get_future();
+  EXPECT_EQ(end.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
   thread_.Do([&] {
     exchange_->Write("last words");
     exchange_->End();
   });
   EXPECT_EQ(busy.Read().body, "last words");
-  busy.Close();
+  // The client keeps its side open: its answer is out, nobody waits for it.
+  EXPECT_EQ(end.wait_for(testing::kPatience), std::future_status::ready);
+  EXPECT_TRUE(silent.ReadToEnd());
+  EXPECT_FALSE(HttpClient(address_).connected());
+}
+
+TEST_F(HttpServerTest, DrainsAtOnceWhenNothingRuns) {
+  Serve();
+  HttpClient idle(address_);
+  EXPECT_EQ(idle.Get("/hello").status, 200);
+  std::promise<void> drained;
+  thread_.Do([&] { server_->Drain([&] { drained.set_value(); }); });
   EXPECT_EQ(drained.get_future().wait_for(testing::kPatience), std::future_status::ready);
+  EXPECT_TRUE(idle.ReadToEnd());
+  EXPECT_FALSE(HttpClient(address_).connected());
+}
+
+// Whatever goes wrong, and however early: support finds the answer by its id and its time.
+TEST_F(HttpServerTest, EveryAnswerHasAnIdAndADate) {
+  HttpServerOptions options;
+  options.limits.body_bytes_max = 1000;
+  options.limits.header_bytes_max = 2000;
+  options.limits.header_timeout_us = 50'000;
+  Serve(std::move(options));
+  const std::string id = "X-Request-Id: mine\r\n";
+  const std::string long_header = "X: " + std::string(3000, 'x') + "\r\n";
+  const std::tuple<int, std::string, std::string> cases[] = {
+      {200, "GET /hello HTTP/1.1\r\nHost: x\r\n" + id + "\r\n", "mine"},
+      {404, "GET /nowhere HTTP/1.1\r\nHost: x\r\n" + id + "\r\n", "mine"},
+      {405, "DELETE /hello HTTP/1.1\r\nHost: x\r\n" + id + "\r\n", "mine"},
+      {403, "GET /closed HTTP/1.1\r\nHost: x\r\n" + id + "\r\n", "mine"},
+      {413, "POST /echo HTTP/1.1\r\nHost: x\r\n" + id + "Content-Length: 9999\r\n\r\n", "mine"},
+      {400, "GET /hello HTTP/1.1\r\n" + id + "\r\n", "mine"},
+      {400, "nonsense\r\n\r\n", ""},
+      {431, "GET /hello HTTP/1.1\r\nHost: x\r\n" + long_header + "\r\n", ""},
+      {408, "GET /hel", ""},
+  };
+  for (const auto& [status, bytes, expected_id] : cases) {
+    HttpClient client(address_);
+    const HttpReply reply = client.Ask(bytes);
+    EXPECT_EQ(reply.status, status) << bytes.substr(0, 60);
+    const std::string got = reply.Header("X-Request-Id");
+    EXPECT_TRUE(expected_id.empty() ? got.size() == 32 : got == expected_id) << reply.head;
+    EXPECT_TRUE(reply.Header("Date").ends_with(" GMT")) << reply.head;
+  }
+}
+
+TEST_F(HttpServerTest, AFaultDoesNotBearTheIdOfTheRequestBefore) {
+  Serve();
+  HttpClient client(address_);
+  EXPECT_EQ(client.Get("/hello", "X-Request-Id: first\r\n").Header("X-Request-Id"), "first");
+  const HttpReply fault = client.Ask("nonsense\r\n\r\n");
+  EXPECT_EQ(fault.status, 400);
+  EXPECT_EQ(fault.Header("X-Request-Id").size(), 32U) << fault.head;
+}
+
+TEST(HttpDateTest, IsWrittenAsRfc9110Says) {
+  EXPECT_EQ(HttpDate(784'111'777), "Sun, 06 Nov 1994 08:49:37 GMT");
+  EXPECT_EQ(HttpDate(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+  EXPECT_EQ(HttpDate(1'709'210'096), "Thu, 29 Feb 2024 12:34:56 GMT");
 }
 
 Status StartAt(const std::string& address, EventLoop& loop) {

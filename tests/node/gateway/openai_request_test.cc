@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include "node/gateway/openai_fields.h"
 #include "node/gateway/openai_writer.h"
@@ -38,7 +39,7 @@ TEST(OpenAiRequestTest, ReadsEveryField) {
       R"("seed":42,"n":3,"stop":["a","b"],"stop_token_ids":[9],"ignore_eos":true,)"
       R"("include_stop_str_in_output":true,"skip_special_tokens":false,"return_token_ids":true,)"
       R"("timeout":1.5,"max_tokens":5,"max_completion_tokens":7,"logprobs":true,)"
-      R"("top_logprobs":3,"tools":[{"type":"function"}],"documents":[{"text":"d"}],)"
+      R"("top_logprobs":3,"documents":[{"text":"d"}],)"
       R"("chat_template_kwargs":{"k":1},"reasoning_effort":"low","add_generation_prompt":false,)"
       R"("user":"u","nonsense":1)",
       o));
@@ -66,7 +67,6 @@ TEST(OpenAiRequestTest, ReadsEveryField) {
   EXPECT_EQ(g.timeout_us, 1'500'000);
   const auto& chat = std::get<ChatPrompt>(o.prompts.at(0));
   EXPECT_EQ(chat.messages.dump(), R"([{"role":"user","content":"hi"}])");
-  EXPECT_EQ(chat.tools.size(), 1U);
   EXPECT_EQ(chat.documents.size(), 1U);
   EXPECT_EQ(chat.template_kwargs.dump(), R"({"k":1,"reasoning_effort":"low"})");
   EXPECT_FALSE(chat.add_generation_prompt);
@@ -80,7 +80,8 @@ TEST(OpenAiRequestTest, DefaultsAreOpenAis) {
   EXPECT_FALSE(chat.generation.has_seed);
   OpenAiRequest completion;
   ASSERT_FALSE(Completion(R"("prompt":"x","temperature":null,"stop":null,"n":null)", completion));
-  EXPECT_EQ(completion.generation.max_tokens, 16U);
+  EXPECT_EQ(completion.generation.max_tokens, std::nullopt);
+  EXPECT_EQ(completion.generation.max_tokens_default, 16U);
   EXPECT_EQ(completion.generation.sampling.temperature, 1.0F);
 }
 
@@ -151,7 +152,22 @@ TEST(OpenAiRequestTest, NamesTheFieldAtFault) {
       {"tools", "{}"},
       {"tool_choice", "\"required\""},
       {"functions", "[{}]"},
-      {"function_call", "\"auto\""},
+      {"function_call", "{\"name\":\"f\"}"},
+      {"tools", "[{\"type\":\"function\"}]"},
+      {"tool_choice", "{\"type\":\"function\"}"},
+      {"length_penalty", "0.5"},
+      {"include_reasoning", "false"},
+      {"verbosity", "\"low\""},
+      {"web_search_options", "{}"},
+      {"store", "true"},
+      {"service_tier", "\"priority\""},
+      {"priority", "-1"},
+      {"add_special_tokens", "true"},
+      {"best_of", "2"},
+      {"bad_words", "[\"x\"]"},
+      {"structured_outputs", "{\"json\":{}}"},
+      {"continue_final_message", "true"},
+      {"modalities", "[\"audio\"]"},
       {"use_beam_search", "true"},
       {"guided_json", "{\"a\":1}"},
       {"echo", "true"},
@@ -173,6 +189,42 @@ TEST(OpenAiRequestTest, NamesTheFieldAtFault) {
     if (fault) {
       EXPECT_EQ(fault->http_status, 400);
     }
+  }
+}
+
+TEST(OpenAiRequestTest, LetsInWhatAsksForNothing) {
+  for (const char* members :
+       {R"("tools":[{"type":"function"}],"tool_choice":"none")",
+        R"("tools":[],"tool_choice":"auto")", R"("functions":[],"function_call":"auto")",
+        R"("response_format":{"type":"text"})",
+        R"("length_penalty":1.0,"early_stopping":false,"include_reasoning":true)",
+        R"("verbosity":"medium","web_search_options":null,"store":false,"service_tier":"auto")",
+        R"("priority":0,"add_special_tokens":false,"best_of":1,"bad_words":[],"audio":null)",
+        R"("user":"u","metadata":{"a":"b"},"prediction":{"type":"content","content":"x"})",
+        R"("parallel_tool_calls":true,"prompt_cache_key":"k","safety_identifier":"s")"}) {
+    OpenAiRequest out;
+    const Fault fault = Chat("," + std::string(members), out);
+    EXPECT_FALSE(fault.has_value()) << members << ": " << fault->message;
+  }
+  OpenAiRequest hidden;
+  ASSERT_FALSE(Chat(R"(,"tools":[{"type":"function"}],"tool_choice":"none")", hidden));
+  EXPECT_TRUE(std::get<ChatPrompt>(hidden.prompts.at(0)).tools.is_null());
+}
+
+TEST(OpenAiRequestTest, NamesTheKeyAndThePlaceOfJsonFaults) {
+  const std::tuple<std::string, std::string, std::string> cases[] = {
+      {"temperature", R"({"temperature": 1e999})", "number out of range: 1e999 (line 1, column 17"},
+      {"model", R"({"model":"a","model":"b"})", "duplicate key \"model\" (line 1, column 14"},
+      {"messages", R"({"messages":)" + std::string(50, '['), "nested deeper than 32 levels"},
+      {"", "{\"a\":\"\xC3\x28\"}", "ill-formed UTF-8 byte (line 1, column 8, byte 7)"},
+      {"", "{} {}", "expected end of input (line 1, column 4, byte 3)"},
+  };
+  for (const auto& [param, body, message] : cases) {
+    OpenAiRequest out;
+    const Fault fault = ParseOpenAiRequest(OpenAiEndpoint::kChat, body, {}, 32, out);
+    EXPECT_EQ(ParamOf(fault), param);
+    ASSERT_TRUE(fault.has_value());
+    EXPECT_NE(fault->message.find(message), std::string::npos) << fault->message;
   }
 }
 

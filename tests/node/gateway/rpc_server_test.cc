@@ -156,6 +156,34 @@ TEST_F(RpcServerTest, AClientThatGoesAwayIsCancelled) {
   EXPECT_EQ(service_.cancelled.load(), 1);
 }
 
+TEST_F(RpcServerTest, WhileItDrainsOpenCallsEndAndNewOnesAreRefused) {
+  Send(dealer_, Generate(1, std::string(50, 'x')));
+  EXPECT_EQ(Next(dealer_).chunk().text(), "x");
+  bool drained = false;
+  server_->Drain([&] { drained = true; });
+  Send(dealer_, Generate(2, "y"));
+  v1::Request health;
+  health.set_version(1);
+  health.set_call_id(3);
+  health.mutable_health();
+  Send(dealer_, health.SerializeAsString());
+  std::string text = "x";
+  for (int finals = 0; finals < 3;) {
+    const v1::Response response = Next(dealer_);
+    finals += response.final() ? 1 : 0;
+    text += response.chunk().text();
+    if (response.call_id() == 2) {
+      EXPECT_EQ(response.error().code(), "unavailable");
+      EXPECT_NE(response.error().message().find("draining"), std::string::npos);
+    }
+    if (response.call_id() == 3) {
+      EXPECT_FALSE(response.health().ready());
+    }
+  }
+  EXPECT_EQ(text, std::string(50, 'x'));
+  EXPECT_TRUE(testing::TurnUntil(loop_, [&] { return drained; }));
+}
+
 TEST_F(RpcServerTest, CancelsWhatIsOpenWhenItEnds) {
   service_.endless = true;
   Send(dealer_, Generate(1, "x"));

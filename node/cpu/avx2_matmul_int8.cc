@@ -143,6 +143,17 @@ inline void AddBlock(const PanelBlockQ6K& w, const BlockInput& x, __m256 (&acc)[
   AddScaled<kRows>(dot, LoadHalves(w.d), x, acc);
 }
 
+// Asks for the weights that are needed some blocks later: with so few outputs at once the
+// processor's own prefetching stays a fifth below what the memory can deliver. The address may lie
+// past the matrix; a prefetch never faults.
+template <typename Block>
+inline void PrefetchAhead(const Block& block) {
+  constexpr size_t kAheadBytes = 2048, kLineBytes = 64;
+  const char* ahead = reinterpret_cast<const char*>(&block) + kAheadBytes;
+  for (size_t line = 0; line < sizeof(Block); line += kLineBytes)
+    _mm_prefetch(ahead + line, _MM_HINT_T0);
+}
+
 // How a tile's blocks are laid out.
 struct BlockCounts {
   uint32_t blocks;   // of a row
@@ -154,9 +165,11 @@ template <typename Block, int kRows>
 inline void AddBlocks(const Block* panel, const BlockInput& x, uint32_t begin, uint32_t end,
                       __m256 (&acc)[kRows]) {
   for (int i = 0; i < kRows; ++i) acc[i] = _mm256_setzero_ps();
-  for (uint32_t b = begin; b < end; ++b)
+  for (uint32_t b = begin; b < end; ++b) {
+    PrefetchAhead(panel[b]);
     AddBlock<kRows>(panel[b],
                     {x.q + b * kBlockColumns, x.scale + b, x.sum + b, x.total + b, x.stride}, acc);
+  }
 }
 
 template <typename Block, int kRows>

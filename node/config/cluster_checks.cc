@@ -1,12 +1,9 @@
 #include "node/config/cluster_checks.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
+#include <map>
 #include <set>
 
-#include "base/mapped_file.h"
 #include "node/config/address.h"
 #include "node/config/suggestion.h"
 
@@ -55,39 +52,49 @@ void FillInReplicas(ClusterConfig& config) {
 
 class Checker {
  public:
-  Checker(const ClusterConfig& config, const ConfigRequest& request, const Provenance& provenance,
-          ConfigFaults& faults)
-      : config_(config), request_(request), provenance_(provenance), faults_(faults) {}
+  Checker(const ClusterConfig& config, const ConfigRequest& request, ValueLedger& ledger)
+      : config_(config), request_(request), ledger_(ledger) {}
 
   void Run() {
-    if (config_.models.empty()) {
+    if (config_.models.empty() && !InDoubt("models")) {
       Fault("models", "no model is named", "add models: [{path: ...}]");
-      return;
     }
     CheckNames();
+    CheckModels();
     CheckReplicas();
     CheckAddresses();
     CheckExposure();
     CheckSurfaces();
     CheckOptions();
     CheckEntry();
-    CheckFiles();
   }
 
  private:
-  // Blames the value at `path`, else the entry around it, else the file as a whole.
+  bool InDoubt(const std::string& path) const { return ledger_.InDoubt(path); }
   void Fault(const std::string& path, std::string problem, std::string hint) {
-    ValueSource source{ValueSource::Kind::kFile, request_.file, 0, 0};
-    for (std::string place = path; !place.empty();) {
-      const auto found = provenance_.find(place);
-      if (found != provenance_.end()) {
-        source = found->second;
-        break;
-      }
-      const size_t cut = place.find_last_of(".[");
-      place = cut == std::string::npos ? "" : place.substr(0, cut);
+    ledger_.Fault(path, std::move(problem), std::move(hint));
+  }
+
+  // True if the value `field` of no entry of the section is in doubt.
+  template <typename Entry>
+  bool AllKnown(const std::vector<Entry>& entries, const char* section, const char* field) const {
+    if (InDoubt(section)) return false;
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (InDoubt(Item(section, i) + field)) return false;
     }
-    faults_.push_back({source, path, std::move(problem), std::move(hint)});
+    return true;
+  }
+  // The id of a model may follow from its path.
+  bool ModelIdInDoubt(size_t index) const {
+    const std::string model = Item("models", index);
+    return InDoubt(model + ".id") || (!ledger_.Given(model + ".id") && InDoubt(model + ".path"));
+  }
+  bool ModelIdsKnown() const {
+    if (InDoubt("models")) return false;
+    for (size_t i = 0; i < config_.models.size(); ++i) {
+      if (ModelIdInDoubt(i)) return false;
+    }
+    return true;
   }
 
   void Claim(std::set<std::string>& taken, const std::string& name, const std::string& path,
@@ -100,12 +107,14 @@ class Checker {
   void CheckNames() {
     std::set<std::string> models;
     for (size_t i = 0; i < config_.models.size(); ++i) {
+      if (ModelIdInDoubt(i)) continue;
       Claim(models, config_.models[i].id, Item("models", i) + ".id", "model id");
     }
     std::set<std::string> processes;  // `run --name` must find one
     const auto claim_all = [&](const auto& entries, const char* section, auto& taken) {
       for (size_t i = 0; i < entries.size(); ++i) {
-        Claim(taken, entries[i].name, Item(section, i) + ".name", "name");
+        const std::string path = Item(section, i) + ".name";
+        if (!InDoubt(path)) Claim(taken, entries[i].name, path, "name");
       }
     };
     claim_all(config_.gateways, "gateways", processes);
@@ -117,46 +126,59 @@ class Checker {
     claim_all(config_.surfaces, "surfaces", surfaces);
   }
 
+  void CheckModels() {
+    if (!AllKnown(config_.replicas, "replicas", ".model")) return;
+    std::set<std::string> served;
+    for (const ReplicaEntry& replica : config_.replicas) served.insert(replica.model);
+    for (size_t i = 0; i < config_.models.size(); ++i) {
+      const std::string& id = config_.models[i].id;
+      if (served.contains(id) || ModelIdInDoubt(i)) continue;
+      Fault(Item("models", i) + ".id", "no replica serves \"" + id + "\"",
+            "add one under replicas");
+    }
+  }
+
   void CheckReplicas() {
     std::vector<std::string> models;
     for (const ModelEntry& model : config_.models) models.push_back(model.id);
-    std::set<std::string> served;
+    const bool models_known = ModelIdsKnown() && !models.empty();
     for (size_t i = 0; i < config_.replicas.size(); ++i) {
       const ReplicaEntry& replica = config_.replicas[i];
       const std::string path = Item("replicas", i);
-      served.insert(replica.model);
-      if (replica.model.empty()) {
-        Fault(path + ".model", "missing", "there are several models: name one");
-      } else if (!Contains(models, replica.model)) {
-        Fault(path + ".model", "no model has the id \"" + replica.model + "\"",
-              DidYouMean(replica.model, models, "add it under models"));
+      if (models_known && !InDoubt(path + ".model")) {
+        if (replica.model.empty()) {
+          Fault(path + ".model", "missing", "there are several models: name one");
+        } else if (!Contains(models, replica.model)) {
+          Fault(path + ".model", "no model has the id \"" + replica.model + "\"",
+                DidYouMean(replica.model, models, "add it under models"));
+        }
       }
-      CheckPlacement(replica, path);
-    }
-    for (size_t i = 0; i < models.size(); ++i) {
-      if (served.contains(models[i])) continue;
-      Fault(Item("models", i) + ".id", "no replica serves \"" + models[i] + "\"",
-            "add one under replicas");
+      if (!InDoubt(path + ".on")) CheckPlacement(replica, path);
+      CheckShards(replica, path);
     }
   }
 
   void CheckPlacement(const ReplicaEntry& replica, const std::string& path) {
     const std::vector<std::string> nodes = NamesOf(config_.nodes);
-    if (replica.on.empty()) {
+    const bool nodes_known = AllKnown(config_.nodes, "nodes", ".name");
+    if (replica.on.empty() && nodes_known) {
       Fault(path + ".on", "missing", "there are several nodes: name one");
     }
     for (const std::string& node : replica.on) {
-      if (Contains(nodes, node)) continue;
+      if (!nodes_known || Contains(nodes, node)) continue;
       Fault(path + ".on", "no node is called \"" + node + "\"",
             DidYouMean(node, nodes, "add it under nodes"));
     }
-    const std::string why = "this version runs a replica as one rank; use several replicas instead";
-    if (replica.tensor > 1) Fault(path + ".tensor", "sharding is not supported yet", why);
-    if (replica.pipeline > 1) Fault(path + ".pipeline", "sharding is not supported yet", why);
     if (replica.on.size() > 1) {
       Fault(path + ".on", "a replica of one rank runs on one node",
             "write one replica for each node");
     }
+  }
+
+  void CheckShards(const ReplicaEntry& replica, const std::string& path) {
+    const std::string why = "this version runs a replica as one rank; use several replicas instead";
+    if (replica.tensor > 1) Fault(path + ".tensor", "sharding is not supported yet", why);
+    if (replica.pipeline > 1) Fault(path + ".pipeline", "sharding is not supported yet", why);
   }
 
   struct Address {
@@ -168,7 +190,7 @@ class Checker {
     std::vector<Address> all;
     const auto add = [&](const std::string& path, const std::string& text) {
       constexpr std::string_view kTcp = "tcp://";
-      if (text.empty() || IsInproc(text)) return;
+      if (text.empty() || IsInproc(text) || InDoubt(path)) return;
       all.push_back({path, text.rfind(kTcp, 0) == 0 ? text.substr(kTcp.size()) : text});
     };
     for (size_t i = 0; i < config_.gateways.size(); ++i) {
@@ -196,6 +218,7 @@ class Checker {
     std::set<std::string> inproc;
     for (size_t i = 0; i < config_.schedulers.size(); ++i) {
       const std::string& rpc = config_.schedulers[i].rpc;
+      if (InDoubt(Item("schedulers", i) + ".rpc")) continue;
       if (!IsInproc(rpc)) {
         if (!rpc.ends_with(":0")) continue;
         Fault(Item("schedulers", i) + ".rpc", "port 0 cannot be found by the others",
@@ -207,14 +230,15 @@ class Checker {
   }
 
   void CheckExposure() {
-    if (config_.insecure) return;
+    if (config_.insecure || InDoubt("insecure")) return;
     const std::string wires =
         "wires are not encrypted in this version; use a loopback address, or "
         "insecure: true on a network that you trust";
     for (size_t i = 0; i < config_.gateways.size(); ++i) {
       const GatewayEntry& gateway = config_.gateways[i];
       const Result<HostPort> http = ParseHostPort(gateway.http);
-      const bool open = http.ok() && !IsLoopbackHost(http->host);
+      const bool open =
+          http.ok() && !IsLoopbackHost(http->host) && !InDoubt(Item("gateways", i) + ".http");
       if (open && AcceptsWithoutKey()) {
         Fault(Item("gateways", i) + ".http",
               gateway.http + " can be reached from outside without a key",
@@ -237,6 +261,7 @@ class Checker {
   }
 
   bool AcceptsWithoutKey() const {
+    if (!AllKnown(config_.surfaces, "surfaces", ".key_file")) return false;
     return config_.surfaces.empty() ||
            std::any_of(config_.surfaces.begin(), config_.surfaces.end(),
                        [](const SurfaceEntry& surface) { return surface.key_file.empty(); });
@@ -246,7 +271,7 @@ class Checker {
     const std::string* keyless = nullptr;
     for (size_t i = 0; i < config_.surfaces.size(); ++i) {
       const SurfaceEntry& surface = config_.surfaces[i];
-      if (!surface.key_file.empty()) continue;
+      if (!surface.key_file.empty() || InDoubt(Item("surfaces", i) + ".key_file")) continue;
       if (keyless != nullptr) {
         Fault(Item("surfaces", i) + ".key_file", "missing",
               "requests without a key are of surface \"" + *keyless + "\" already");
@@ -258,29 +283,35 @@ class Checker {
   void CheckOptions() {
     const BatchOptions& batch = config_.engine.batch;
     if (batch.prefill_chunk_max > batch.step_tokens_max) {
-      Fault("batch.prefill_chunk_max", "larger than batch.step_tokens_max",
-            "at most " + std::to_string(batch.step_tokens_max));
+      CompareFault("batch.prefill_chunk_max", "batch.step_tokens_max", "larger than",
+                   "at most " + std::to_string(batch.step_tokens_max));
     }
     if (batch.sequences_max > batch.step_tokens_max) {
-      Fault("batch.sequences_max", "larger than batch.step_tokens_max",
-            "every running sequence needs a row of a step");
+      CompareFault("batch.sequences_max", "batch.step_tokens_max", "larger than",
+                   "every running sequence needs a row of a step");
     }
     if (batch.step_target_us > batch.step_max_us) {
-      Fault("batch.step_target", "longer than batch.step_max", "");
+      CompareFault("batch.step_target", "batch.step_max", "longer than", "");
     }
     CheckHeartbeat("gateway", config_.gateway.heartbeat_interval_us,
                    config_.gateway.peer_timeout_us);
     CheckHeartbeat("scheduler", config_.scheduler.heartbeat_interval_us,
                    config_.scheduler.peer_timeout_us);
     if (config_.engine.peer_timeout_us < 2 * config_.engine.report_interval_us) {
-      Fault("engine.peer_timeout", "shorter than two engine.report_interval", "");
+      CompareFault("engine.peer_timeout", "engine.report_interval", "shorter than two", "");
     }
   }
 
   void CheckHeartbeat(const std::string& role, int64_t interval_us, int64_t timeout_us) {
     if (timeout_us >= 2 * interval_us) return;
-    Fault(role + ".peer_timeout", "shorter than two " + role + ".heartbeat_interval",
-          "one late heartbeat would look like a loss");
+    CompareFault(role + ".peer_timeout", role + ".heartbeat_interval", "shorter than two",
+                 "one late heartbeat would look like a loss");
+  }
+
+  void CompareFault(const std::string& key, const std::string& other, const std::string& how,
+                    std::string hint) {
+    if (InDoubt(key) || InDoubt(other)) return;
+    Fault(key, how + " " + other, std::move(hint));
   }
 
   // `run --name` speaks to other processes, so inproc endpoints will not do.
@@ -290,70 +321,29 @@ class Checker {
     for (const auto& more : {NamesOf(config_.schedulers), NamesOf(config_.nodes)}) {
       names.insert(names.end(), more.begin(), more.end());
     }
-    if (!Contains(names, request_.entry)) {
+    const bool known = AllKnown(config_.gateways, "gateways", ".name") &&
+                       AllKnown(config_.schedulers, "schedulers", ".name") &&
+                       AllKnown(config_.nodes, "nodes", ".name");
+    if (known && !Contains(names, request_.entry)) {
       std::string listed;
       for (const std::string& name : names) listed += (listed.empty() ? "" : ", ") + name;
-      faults_.push_back({{ValueSource::Kind::kFlag, "--name", 0, 0},
-                         "",
-                         "no entry is called \"" + request_.entry + "\"",
-                         DidYouMean(request_.entry, names, "there are: " + listed)});
+      ledger_.Add({{ValueSource::Kind::kFlag, "--name", 0, 0},
+                   "",
+                   "no entry is called \"" + request_.entry + "\"",
+                   DidYouMean(request_.entry, names, "there are: " + listed)});
     }
     for (size_t i = 0; i < config_.schedulers.size(); ++i) {
       if (!IsInproc(config_.schedulers[i].rpc)) continue;
+      if (InDoubt(Item("schedulers", i) + ".rpc")) continue;
       Fault(Item("schedulers", i) + ".rpc",
             "no other process can reach " + config_.schedulers[i].rpc,
             "run needs an address such as tcp://127.0.0.1:5555; serve does not");
     }
   }
 
-  void CheckFiles() {
-    if (request_.file_check == ConfigRequest::FileCheck::kNone) return;
-    const bool all = request_.file_check == ConfigRequest::FileCheck::kAll;
-    const auto needed = all ? std::vector<std::string>() : ModelsNeededBy(config_, request_.entry);
-    for (size_t i = 0; i < config_.models.size(); ++i) {
-      if (all || Contains(needed, config_.models[i].id)) {
-        CheckModelFile(Item("models", i) + ".path", config_.models[i].path);
-      }
-    }
-    const bool needs_keys = all || Contains(NamesOf(config_.gateways), request_.entry);
-    for (size_t i = 0; needs_keys && i < config_.surfaces.size(); ++i) {
-      const std::string& file = config_.surfaces[i].key_file;
-      if (!file.empty()) CheckKeyFile(Item("surfaces", i) + ".key_file", file);
-    }
-  }
-
-  void CheckModelFile(const std::string& key, const std::string& path) {
-    std::error_code fault;
-    const auto status = std::filesystem::status(path, fault);
-    if (status.type() == std::filesystem::file_type::not_found) {
-      Fault(key, path + " does not exist", "a GGUF file or a Hugging Face directory is needed");
-    } else if (fault || access(path.c_str(), R_OK) != 0) {
-      Fault(key, path + " cannot be read",
-            "check the owner and mode of the file and its directories");
-    } else if (std::filesystem::is_directory(status) &&
-               !std::filesystem::exists(path + "/config.json", fault)) {
-      Fault(key, path + " has no config.json", "is this a Hugging Face model directory?");
-    } else if (!std::filesystem::is_directory(status) &&
-               !std::filesystem::is_regular_file(status)) {
-      Fault(key, path + " is neither a file nor a directory", "");
-    }
-  }
-
-  void CheckKeyFile(const std::string& key, const std::string& path) {
-    constexpr size_t kKeyFileBytesMax = 1 << 20;
-    const Result<std::string> text = ReadFile(path, kKeyFileBytesMax);
-    if (!text.ok()) {
-      const bool named = text.status().message().find(path) != std::string::npos;
-      Fault(key, (named ? "" : path + ": ") + text.status().message(), "one API key a line");
-    } else if (text->find_first_not_of(" \t\r\n") == std::string::npos) {
-      Fault(key, path + " holds no key", "one API key a line");
-    }
-  }
-
   const ClusterConfig& config_;
   const ConfigRequest& request_;
-  const Provenance& provenance_;
-  ConfigFaults& faults_;
+  ValueLedger& ledger_;
 };
 
 }  // namespace
@@ -371,9 +361,8 @@ void FillInCluster(ClusterConfig& config) {
   FillInReplicas(config);
 }
 
-void CheckCluster(const ClusterConfig& config, const ConfigRequest& request,
-                  const Provenance& provenance, ConfigFaults& faults) {
-  Checker(config, request, provenance, faults).Run();
+void CheckCluster(const ClusterConfig& config, const ConfigRequest& request, ValueLedger& ledger) {
+  if (!ledger.InDoubt("")) Checker(config, request, ledger).Run();
 }
 
 std::vector<std::string> ModelsNeededBy(const ClusterConfig& config, const std::string& entry) {

@@ -1,25 +1,22 @@
 // What one value alone does not show: names given twice, references to nothing, addresses that
-// collide or need keys, files that are missing. And the entries that a short file leaves out.
+// collide or need keys. And the entries that a short file leaves out.
 #pragma once
 
-#include <map>
 #include <string>
+#include <vector>
 
-#include "node/config/config_fault.h"
 #include "node/config/config_loader.h"
+#include "node/config/value_ledger.h"
 
 namespace muselet {
-
-// Where each value that was given came from; key: its path, e.g. "nodes[0]", "nodes[0].host".
-using Provenance = std::map<std::string, ValueSource>;
 
 // Adds the gateway, scheduler, node, replicas and surface that are missing, and names and
 // references that follow from the rest.
 void FillInCluster(ClusterConfig& config);
 
-// Appends the faults of `config`, which is filled in. `file` is named where no value is to blame.
-void CheckCluster(const ClusterConfig& config, const ConfigRequest& request,
-                  const Provenance& provenance, ConfigFaults& faults);
+// Adds the faults of `config`, which is filled in, to `ledger`. Checks in which a value in doubt
+// has a part are left out: the rest can still be told.
+void CheckCluster(const ClusterConfig& config, const ConfigRequest& request, ValueLedger& ledger);
 
 // The model ids whose files the process of this entry needs: all for a gateway, those of its
 // replicas for a node, none for a scheduler.

@@ -21,7 +21,10 @@ std::string ValueSource::ToString() const {
 std::string ConfigFault::ToString() const {
   std::string line = FileMark(source);
   if (!line.empty()) line += ": ";
-  if (!key.empty()) line += key + ": ";
+  // Who types a flag or sets a variable need not know the path that it stands for.
+  const bool by_name =
+      source.kind == ValueSource::Kind::kFlag || source.kind == ValueSource::Kind::kEnvironment;
+  if (!key.empty() && !by_name) line += key + ": ";
   line += problem;
   if (!hint.empty()) line += " (" + hint + ")";
   return line;

@@ -26,6 +26,7 @@ struct ConfigFault {
   std::string problem;  // what is wrong
   std::string hint;     // what to do; may be empty
 
+  // Flags and variables name their key themselves.
   std::string ToString() const;
 };
 using ConfigFaults = std::vector<ConfigFault>;

@@ -7,12 +7,16 @@
 #include "node/config/cluster_checks.h"
 #include "node/config/cluster_sections.h"
 #include "node/config/environment.h"
+#include "node/config/machine_checks.h"
 #include "node/config/option_table.h"
 #include "node/config/suggestion.h"
+#include "node/config/value_ledger.h"
 #include "node/config/yaml_tree.h"
 
 namespace muselet {
 namespace {
+
+constexpr const char* kModelShortcut = "model";
 
 // `path` as seen from the directory of the file that names it.
 std::string ResolvePath(const std::string& path, const std::string& file) {
@@ -32,7 +36,7 @@ std::string ModelIdOf(const std::string& path) {
 
 class Loader {
  public:
-  explicit Loader(const ConfigRequest& request) : request_(request) {}
+  explicit Loader(const ConfigRequest& request) : request_(request), ledger_(request.file) {}
 
   ConfigOutcome Run() {
     if (!request_.file.empty()) ReadConfigFile();
@@ -40,12 +44,11 @@ class Loader {
     ReadFlags();
     ApplyShortcuts();
     FillIn();
-    // With entries missing because they were refused, the checks between entries would mislead.
-    if (entries_readable_) CheckCluster(config_, request_, provenance_, faults_);
+    CheckCluster(config_, request_, ledger_);
+    CheckMachine(config_, request_, ledger_);
     ConfigOutcome outcome;
     outcome.warnings = std::move(warnings_);
-    SortFaults(faults_);
-    outcome.faults = std::move(faults_);
+    outcome.faults = ledger_.TakeFaults();
     if (outcome.faults.empty()) outcome.loaded = LoadedConfig{config_, EffectiveValues()};
     return outcome;
   }
@@ -55,8 +58,8 @@ class Loader {
     return {ValueSource::Kind::kFile, request_.file, line, column};
   }
   ValueSource At(const YamlNode& node) const { return At(node.line, node.column); }
-  void Fault(ValueSource source, std::string key, std::string problem, std::string hint) {
-    faults_.push_back({std::move(source), std::move(key), std::move(problem), std::move(hint)});
+  void Refuse(ValueSource source, const std::string& path, std::string problem, std::string hint) {
+    ledger_.Refuse(std::move(source), path, std::move(problem), std::move(hint));
   }
 
   void ReadConfigFile() {
@@ -64,17 +67,18 @@ class Loader {
     const Result<std::string> text = ReadFile(request_.file, kLimits.bytes_max);
     if (!text.ok()) {
       // The Status names the path already.
-      Fault({ValueSource::Kind::kFile, "", 0, 0}, "", text.status().message(),
-            "--config takes the path of a YAML file");
-      entries_readable_ = false;
+      Refuse({ValueSource::Kind::kFile, "", 0, 0}, "", text.status().message(),
+             "--config takes the path of a YAML file");
       return;
     }
-    const std::optional<YamlNode> root = ParseYaml(*text, request_.file, kLimits, faults_);
-    entries_readable_ = root && faults_.empty();
-    if (!root) return;
+    ConfigFaults faults;
+    const std::optional<YamlNode> root = ParseYaml(*text, request_.file, kLimits, faults);
+    for (const ConfigFault& fault : faults) {
+      Refuse(fault.source, fault.key, fault.problem, fault.hint);
+    }
+    if (!root) return ledger_.Doubt("");
     if (root->kind != YamlNode::Kind::kMap) {
-      Fault(At(*root), "", "expected keys and values, found " + DescribeNode(*root), "");
-      entries_readable_ = false;
+      Refuse(At(*root), "", "expected keys and values, found " + DescribeNode(*root), "");
       return;
     }
     VisitSections([&](const auto& section) { sections_.push_back(section.name); });
@@ -83,9 +87,7 @@ class Loader {
       VisitSections([&](const auto& section) {
         if (section.name != entry.key) return;
         taken = true;
-        const size_t before = faults_.size();
         ReadSection(section, entry.value);
-        if (faults_.size() != before) entries_readable_ = false;
       });
       if (!taken) ReadOption(entry, "");
     }
@@ -95,22 +97,23 @@ class Loader {
   void ReadSection(const Section<Entry>& section, const YamlNode& node) {
     if (node.kind == YamlNode::Kind::kFaulty) return;
     if (node.kind != YamlNode::Kind::kSequence) {
-      Fault(At(node), section.name, "expected a list, found " + DescribeNode(node),
-            "write each entry as - {key: value, ...}");
+      Refuse(At(node), section.name, "expected a list, found " + DescribeNode(node),
+             "write each entry as - {key: value, ...}");
       return;
     }
-    provenance_[section.name] = At(node);
-    if (node.items.empty()) Fault(At(node), section.name, "the list is empty", "leave the key out");
+    ledger_.Give(section.name, At(node));
+    if (node.items.empty())
+      Refuse(At(node), section.name, "the list is empty", "leave the key out");
     std::vector<Entry>& entries = config_.*section.entries;
     for (const YamlNode& item : node.items) {
       const std::string path = section.name + "[" + std::to_string(entries.size()) + "]";
-      provenance_[path] = At(item);
+      ledger_.Give(path, At(item));
       entries.emplace_back();
       if (item.kind == YamlNode::Kind::kMap) {
         ReadEntry(section, item, path, entries.back());
       } else if (item.kind != YamlNode::Kind::kFaulty) {
-        Fault(At(item), path, "expected keys and values, found " + DescribeNode(item),
-              "write - {" + section.fields.front().spec.key + ": ...}");
+        Refuse(At(item), path, "expected keys and values, found " + DescribeNode(item),
+               "write - {" + section.fields.front().spec.key + ": ...}");
       }
     }
   }
@@ -125,7 +128,7 @@ class Loader {
           std::find_if(section.fields.begin(), section.fields.end(),
                        [&](const Field<Entry>& f) { return f.spec.key == entry.key; });
       if (field == section.fields.end()) {
-        UnknownKey(entry, path + "." + entry.key, known);
+        UnknownKey(entry, path + ".", known);
       } else {
         SetFromFile(*field, entry, path + "." + entry.key, target);
       }
@@ -134,7 +137,7 @@ class Loader {
       const auto given = std::any_of(item.entries.begin(), item.entries.end(),
                                      [&](const YamlEntry& e) { return e.key == field.spec.key; });
       if (!field.spec.required || given) continue;
-      Fault(At(item), path + "." + field.spec.key, "missing", field.spec.meaning);
+      Refuse(At(item), path + "." + field.spec.key, "missing", field.spec.meaning);
     }
   }
 
@@ -144,7 +147,7 @@ class Loader {
     if (entry.value.kind == YamlNode::Kind::kFaulty) return;
     auto parsed = ParseValue(field.spec, entry.value);
     if (const auto* fault = std::get_if<ValueFault>(&parsed)) {
-      Fault(At(entry.value), path, fault->problem, fault->hint);
+      Refuse(At(entry.value), path, fault->problem, fault->hint);
       return;
     }
     FieldValue& value = std::get<FieldValue>(parsed);
@@ -152,16 +155,19 @@ class Loader {
       value = ResolvePath(std::get<std::string>(value), request_.file);
     }
     field.set(target, value);
-    provenance_[path] = At(entry.value);
+    ledger_.Give(path, At(entry.value));
   }
 
-  void UnknownKey(const YamlEntry& entry, const std::string& path,
+  // `prefix` with its dot, or "" at the top.
+  void UnknownKey(const YamlEntry& entry, const std::string& prefix,
                   const std::vector<std::string>& known) {
+    const std::string nearest = NearestWord(entry.key, known);
+    if (!nearest.empty()) ledger_.Doubt(prefix + nearest);
     std::string listed;
     for (const std::string& key : known) listed += (listed.empty() ? "" : ", ") + key;
     constexpr size_t kListedMax = 10;
-    Fault(At(entry.line, entry.column), path, "unknown key",
-          DidYouMean(entry.key, known, known.size() > kListedMax ? "" : "known here: " + listed));
+    Refuse(At(entry.line, entry.column), prefix + entry.key, "unknown key",
+           DidYouMean(entry.key, known, known.size() > kListedMax ? "" : "known here: " + listed));
   }
 
   // An option, or a group of options, below `prefix` ("" or "gateway.http.").
@@ -179,12 +185,12 @@ class Loader {
       if (option.key().rfind(prefix, 0) == 0) AddSibling(option.key(), prefix, siblings);
     }
     if (!is_group) {
-      UnknownOption(entry, path, siblings);
+      UnknownOption(entry, prefix, siblings);
     } else if (entry.value.kind == YamlNode::Kind::kMap) {
       for (const YamlEntry& inner : entry.value.entries) ReadOption(inner, path + ".");
     } else if (entry.value.kind != YamlNode::Kind::kFaulty) {
-      Fault(At(entry.value), path, "expected keys and values, found " + DescribeNode(entry.value),
-            "");
+      Refuse(At(entry.value), path, "expected keys and values, found " + DescribeNode(entry.value),
+             "");
     }
   }
 
@@ -198,7 +204,7 @@ class Loader {
   }
 
   // The key may be right but stand in the wrong place.
-  void UnknownOption(const YamlEntry& entry, const std::string& path,
+  void UnknownOption(const YamlEntry& entry, const std::string& prefix,
                      const std::vector<std::string>& siblings) {
     if (NearestWord(entry.key, siblings).empty()) {
       for (const Option& option : OptionTable()) {
@@ -206,11 +212,13 @@ class Loader {
         const bool same_end =
             key == entry.key || (key.size() > entry.key.size() && key.ends_with("." + entry.key));
         if (!same_end) continue;
-        Fault(At(entry.line, entry.column), path, "unknown key", "did you mean " + key + "?");
+        ledger_.Doubt(key);
+        Refuse(At(entry.line, entry.column), prefix + entry.key, "unknown key",
+               "did you mean " + key + "?");
         return;
       }
     }
-    UnknownKey(entry, path, siblings);
+    UnknownKey(entry, prefix, siblings);
   }
 
   void ReadVariables() {
@@ -240,7 +248,9 @@ class Loader {
 
   void ReadFlags() {
     for (const auto& [key, text] : request_.flags) {
-      const ValueSource source{ValueSource::Kind::kFlag, FlagOf(key), 0, 0};
+      // The model is not a flag: it stands by itself on the command line.
+      const std::string name = key == kModelShortcut ? "PATH" : FlagOf(key);
+      const ValueSource source{ValueSource::Kind::kFlag, name, 0, 0};
       for (const Option& option : OptionTable()) {
         if (option.key() == key) SetFromText(option, text, source);
       }
@@ -260,48 +270,52 @@ class Loader {
   void SetFromText(const Option& option, const std::string& text, const ValueSource& source) {
     const auto parsed = ParseValue(option.field.spec, TextNode(text));
     if (const auto* fault = std::get_if<ValueFault>(&parsed)) {
-      Fault(source, option.key(), fault->problem, fault->hint);
+      Refuse(source, option.key(), fault->problem, fault->hint);
       return;
     }
     option.field.set(config_, std::get<FieldValue>(parsed));
-    provenance_[option.key()] = source;
+    ledger_.Give(option.key(), source);
   }
 
   void SetShortcut(const FieldSpec& spec, const std::string& text, const ValueSource& source) {
     const auto parsed = ParseValue(spec, TextNode(text));
     if (const auto* fault = std::get_if<ValueFault>(&parsed)) {
-      Fault(source, spec.key, fault->problem, fault->hint);
+      const std::string path = spec.key == "http"           ? "gateways[0].http"
+                               : spec.key == kModelShortcut ? "models"
+                                                            : "surfaces";
+      Refuse(source, path, fault->problem, fault->hint);
       return;
     }
     shortcuts_[spec.key] = {text, source};
   }
 
   void ApplyShortcuts() {
-    if (const auto model = shortcuts_.find("model"); model != shortcuts_.end()) {
+    if (const auto model = shortcuts_.find(kModelShortcut); model != shortcuts_.end()) {
       const auto& [path, source] = model->second;
       if (!config_.models.empty()) {
-        Fault(source, "model", "the file " + request_.file + " names models already",
-              "give either a config file or a model");
+        Refuse(source, "models", "the file " + request_.file + " names models already",
+               "give either a config file or a model");
       } else {
         config_.models.push_back({ModelIdOf(path), path});
-        provenance_["models[0]"] = provenance_["models[0].path"] = source;
+        ledger_.Give("models[0]", source);
+        ledger_.Give("models[0].path", source);
       }
     }
     if (const auto http = shortcuts_.find("http"); http != shortcuts_.end()) {
       const auto& [address, source] = http->second;
       if (config_.gateways.empty()) config_.gateways.emplace_back();
       config_.gateways.front().http = address;
-      provenance_["gateways[0].http"] = source;
+      ledger_.Give("gateways[0].http", source);
     }
     if (const auto keys = shortcuts_.find("key_file"); keys != shortcuts_.end()) {
       const auto& [path, source] = keys->second;
       if (config_.surfaces.empty()) config_.surfaces.push_back({.name = "default", .key_file = ""});
       if (config_.surfaces.size() > 1) {
-        Fault(source, "key_file", "the file " + request_.file + " names several surfaces",
-              "give each of them its key_file there");
+        Refuse(source, "surfaces", "the file " + request_.file + " names several surfaces",
+               "give each of them its key_file there");
       }
       config_.surfaces.front().key_file = path;
-      provenance_["surfaces[0].key_file"] = source;
+      ledger_.Give("surfaces[0].key_file", source);
     }
   }
 
@@ -314,35 +328,29 @@ class Loader {
 
   std::vector<EffectiveValue> EffectiveValues() const {
     std::vector<EffectiveValue> values;
-    const auto source_of = [&](const std::string& path) {
-      const auto found = provenance_.find(path);
-      return found == provenance_.end() ? ValueSource{} : found->second;
-    };
     VisitSections([&](const auto& section) {
       size_t index = 0;
       for (const auto& entry : config_.*section.entries) {
         const std::string path = section.name + "[" + std::to_string(index++) + "].";
         for (const auto& field : section.fields) {
           const std::string key = path + field.spec.key;
-          values.push_back({key, FormatValue(field.spec, field.get(entry)), source_of(key)});
+          values.push_back({key, FormatValue(field.spec, field.get(entry)), ledger_.SourceOf(key)});
         }
       }
     });
     for (const Option& option : OptionTable()) {
       const FieldSpec& spec = option.field.spec;
       values.push_back(
-          {spec.key, FormatValue(spec, option.field.get(config_)), source_of(spec.key)});
+          {spec.key, FormatValue(spec, option.field.get(config_)), ledger_.SourceOf(spec.key)});
     }
     return values;
   }
 
   const ConfigRequest& request_;
   ClusterConfig config_;
-  Provenance provenance_;
-  ConfigFaults faults_;
+  ValueLedger ledger_;
   std::vector<std::string> warnings_;
   std::vector<std::string> sections_;
-  bool entries_readable_ = true;
   std::map<std::string, std::pair<std::string, ValueSource>> shortcuts_;
 };
 
@@ -351,7 +359,8 @@ class Loader {
 const std::vector<FieldSpec>& ShortcutTable() {
   static const std::vector<FieldSpec> table = {
       {"http", ValueKind::kListen, "Address of the HTTP API, that of the first gateway"},
-      {"model", ValueKind::kPath, "GGUF file or Hugging Face directory to serve without a file"},
+      {kModelShortcut, ValueKind::kPath,
+       "GGUF file or Hugging Face directory to serve without a file"},
       {"key_file", ValueKind::kPath, "File with the API keys of the only surface, one a line"},
   };
   return table;

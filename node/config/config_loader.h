@@ -11,6 +11,7 @@
 #include "node/config/config.h"
 #include "node/config/config_fault.h"
 #include "node/config/field.h"
+#include "node/config/machine.h"
 
 namespace muselet {
 
@@ -20,10 +21,12 @@ struct ConfigRequest {
   std::map<std::string, std::string> environment;
   // Flags that were given, as option or shortcut keys ("kv.bytes", "http") and their texts.
   std::vector<std::pair<std::string, std::string>> flags;
-  // Whose files must exist: everyone's for `serve`, those of one entry for `run`.
+  // Whose files must exist, and whose KV cache and instruction set this machine must have:
+  // everyone's for `serve`, those of one entry for `run`.
   enum class FileCheck { kAll, kOneEntry, kNone };
   FileCheck file_check = FileCheck::kAll;
-  std::string entry;  // `run --name`; empty = all entries
+  std::string entry;               // `run --name`; empty = all entries
+  std::optional<Machine> machine;  // nothing = this one, looked at when it is needed
 };
 
 // One value of the effective configuration, for `config show`.

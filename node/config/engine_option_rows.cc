@@ -1,19 +1,13 @@
 // Options of nodes: backend, KV cache, batching.
-#include <utility>
-
-#include "node/config/option_table.h"
+#include "node/config/option_rows.h"
+#include "node/cpu/isa.h"
 
 namespace muselet {
 namespace {
 
-template <typename Access>
-void Add(std::vector<Option>& rows, const char* group, FieldSpec spec, Access access) {
-  rows.push_back({MakeField<ClusterConfig>(std::move(spec), access), group});
-}
-
 void AddCpuBackend(std::vector<Option>& rows) {
   const char* group = "CPU backend";
-  Add(
+  AddOption(
       rows, group,
       {"cpu.activations",
        ValueKind::kChoice,
@@ -23,33 +17,30 @@ void AddCpuBackend(std::vector<Option>& rows) {
        0,
        {"int8", "float32"}},
       [](auto& c) -> auto& { return c.engine.cpu.activations; });
-  Add(
+  AddOption(
       rows, group,
       {"cpu.threads", ValueKind::kInteger,
        "Compute threads of a node, the step thread included; 0 is one for each core that the "
        "process may use",
        0, 1024},
       [](auto& c) -> auto& { return c.engine.cpu.threads; });
-  Add(
+  AddOption(
       rows, group,
-      {"cpu.isa",
-       ValueKind::kChoice,
-       "Instruction set of the kernels; auto is the best that the CPU has",
-       0,
-       0,
-       {"auto", "scalar", "avx2", "avx512"}},
+      {"cpu.isa", ValueKind::kChoice,
+       "Instruction set of the kernels; auto is the best that the CPU has", 0, 0,
+       cpu::IsaLevelNames()},
       [](auto& c) -> auto& { return c.engine.cpu.isa; });
 }
 
 void AddKvCache(std::vector<Option>& rows) {
   const char* group = "KV cache";
-  Add(
+  AddOption(
       rows, group,
       {"kv.bytes", ValueKind::kBytes,
        "Size of the KV cache of one replica; more holds more and longer sequences at once", 1048576,
        17592186044416},
       [](auto& c) -> auto& { return c.engine.kv.bytes; });
-  Add(
+  AddOption(
       rows, group,
       {"kv.format",
        ValueKind::kChoice,
@@ -62,46 +53,53 @@ void AddKvCache(std::vector<Option>& rows) {
 
 void AddBatching(std::vector<Option>& rows) {
   const char* group = "Batching";
-  Add(
+  AddOption(
       rows, group,
       {"batch.sequences_max", ValueKind::kInteger, "Sequences that run at once in one replica", 1,
        4096},
       [](auto& c) -> auto& { return c.engine.batch.sequences_max; });
-  Add(
+  AddOption(
       rows, group,
       {"batch.waiting_max", ValueKind::kInteger,
        "Sequences admitted to a replica but not yet running; more are refused", 1, 1000000},
       [](auto& c) -> auto& { return c.engine.batch.waiting_max; });
-  Add(
+  AddOption(
       rows, group,
       {"batch.step_tokens_max", ValueKind::kInteger,
        "Rows of one step, decodes and prefill chunks together", 1, 65536},
       [](auto& c) -> auto& { return c.engine.batch.step_tokens_max; });
-  Add(
+  AddOption(
       rows, group,
       {"batch.prefill_chunk_max", ValueKind::kInteger,
        "Rows of one prefill chunk; smaller keeps running streams smoother, larger starts new ones "
        "sooner",
        1, 65536},
       [](auto& c) -> auto& { return c.engine.batch.prefill_chunk_max; });
-  Add(
+  AddOption(
       rows, group,
       {"batch.step_target", ValueKind::kDuration,
        "Prefill is cut so that a step with running decodes is predicted to last no longer than "
        "this",
        1e3, 10e6},
       [](auto& c) -> auto& { return c.engine.batch.step_target_us; });
-  Add(
+  AddOption(
+      rows, group,
+      {"batch.step_stretch", ValueKind::kNumber,
+       "A step with running decodes takes in prefill until it is predicted to last this many times "
+       "what the decodes alone take; more while more sequences wait for a first token than run",
+       1, 100},
+      [](auto& c) -> auto& { return c.engine.batch.step_stretch; });
+  AddOption(
       rows, group,
       {"batch.step_max", ValueKind::kDuration,
        "No step at all is predicted to last longer than this", 1e3, 60e6},
       [](auto& c) -> auto& { return c.engine.batch.step_max_us; });
-  Add(
+  AddOption(
       rows, group,
       {"batch.prefix_cache", ValueKind::kBool,
        "Keep the KV blocks of finished prompts and find them again by content"},
       [](auto& c) -> auto& { return c.engine.batch.prefix_cache; });
-  Add(
+  AddOption(
       rows, group,
       {"batch.resume_tokens_min", ValueKind::kInteger,
        "Tokens that a paused sequence makes before it may be paused again", 0, 65536},
@@ -110,17 +108,17 @@ void AddBatching(std::vector<Option>& rows) {
 
 void AddEngine(std::vector<Option>& rows) {
   const char* group = "Engine";
-  Add(
+  AddOption(
       rows, group,
       {"engine.context_tokens", ValueKind::kInteger,
        "Longest prompt and answer of one sequence; 0 is what the checkpoint says", 0, 16777216},
       [](auto& c) -> auto& { return c.engine.context_tokens; });
-  Add(
+  AddOption(
       rows, group,
       {"engine.report_interval", ValueKind::kDuration,
        "Time between two load reports to the schedulers", 10e3, 60e6},
       [](auto& c) -> auto& { return c.engine.report_interval_us; });
-  Add(
+  AddOption(
       rows, group,
       {"engine.peer_timeout", ValueKind::kDuration,
        "Silence after which a scheduler or a gateway counts as gone, its sequences cancelled",

@@ -1,32 +1,25 @@
 // Options of every process.
-#include <utility>
-
-#include "node/config/option_table.h"
+#include "node/config/option_rows.h"
 
 namespace muselet {
 namespace {
 
-template <typename Access>
-void Add(std::vector<Option>& rows, const char* group, FieldSpec spec, Access access) {
-  rows.push_back({MakeField<ClusterConfig>(std::move(spec), access), group});
-}
-
 void AddProcess(std::vector<Option>& rows) {
   const char* group = "Process";
-  Add(
+  AddOption(
       rows, group, {"cluster", ValueKind::kName, "Name of the cluster, shown in logs and metrics"},
       [](auto& c) -> auto& { return c.cluster; });
-  Add(
+  AddOption(
       rows, group,
       {"insecure", ValueKind::kBool,
        "Allow plain, unauthenticated traffic on addresses other than loopback"},
       [](auto& c) -> auto& { return c.insecure; });
-  Add(
+  AddOption(
       rows, group,
       {"drain_timeout", ValueKind::kDuration,
        "After SIGTERM: how long requests that run may take to end", 0, 3'600'000'000},
       [](auto& c) -> auto& { return c.drain_timeout_us; });
-  Add(
+  AddOption(
       rows, group,
       {"log.level",
        ValueKind::kChoice,
@@ -35,7 +28,7 @@ void AddProcess(std::vector<Option>& rows) {
        0,
        {"debug", "info", "warn", "error"}},
       [](auto& c) -> auto& { return c.log_level; });
-  Add(
+  AddOption(
       rows, group,
       {"log.format",
        ValueKind::kChoice,

@@ -24,6 +24,7 @@ class ConfigLoaderTest : public ::testing::Test {
     Write("m.gguf", "GGUF");
     Write("keys", "sk-one\n");
     Write("empty.key", "\n");
+    Write("bad.key", "sk-two\nsk three\n");
   }
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
@@ -200,7 +201,16 @@ const std::vector<BadCase> kBadDocuments = {
       "line)"}},
     {"empty key file",
      "models: [{path: m.gguf}]\nsurfaces: [{name: a, key_file: empty.key}]\n",
-     {"c.yaml:2:32: surfaces[0].key_file: empty.key holds no key (one API key a line)"}},
+     {"c.yaml:2:32: surfaces[0].key_file: empty.key: no key in it: put one key on each line (one "
+      "API key a line)"}},
+    {"key that no header can carry",
+     "models: [{path: m.gguf}]\nsurfaces: [{name: a, key_file: bad.key}]\n",
+     {"c.yaml:2:32: surfaces[0].key_file: bad.key:2: a key may hold printable ASCII characters "
+      "only, and no spaces (one API key a line)"}},
+    {"key of two surfaces",
+     "models: [{path: m.gguf}]\nsurfaces: [{name: a, key_file: keys}, {name: b, key_file: keys}]\n",
+     {"c.yaml:2:59: surfaces[1].key_file: keys:1: this key belongs to another surface already (one "
+      "API key a line)"}},
     {"two keyless surfaces",
      "models: [{path: m.gguf}]\nsurfaces: [{name: a}, {name: b}]\n",
      {"c.yaml:2:23: surfaces[1].key_file: missing (requests without a key are of surface \"a\" "
@@ -264,10 +274,11 @@ TEST_F(ConfigLoaderTest, ReportsEveryFaultAtOnceInTheOrderOfTheFile) {
   EXPECT_THAT(
       FaultsOf("kv: {bytes: 1}\nmodels: [{path: 1}, {pth: x}]\ncpu: {isa: sse}\nx: 1\n"),
       ElementsAre("c.yaml:1:13: kv.bytes: 1 is out of range (legal: 1MiB to 16TiB)",
+                  "c.yaml:2:17: models[0].path: 1 does not exist (a GGUF file or a Hugging Face "
+                  "directory is needed)",
                   "c.yaml:2:21: models[1].path: missing (GGUF file or Hugging Face directory)",
                   "c.yaml:2:22: models[1].pth: unknown key (did you mean path?)",
-                  "c.yaml:3:12: cpu.isa: expected one of auto, scalar, avx2, avx512, found "
-                  "\"sse\"",
+                  "c.yaml:3:12: cpu.isa: expected one of auto, scalar, avx2, found \"sse\"",
                   "c.yaml:4:1: x: unknown key"));
 }
 
@@ -311,10 +322,10 @@ TEST_F(ConfigLoaderTest, BlamesTheVariableOrTheFlag) {
   request.environment = {{"MUSELET_KV_BYTES", "lots"}};
   request.flags = {{"cpu.threads", "9999"}, {"http", "0.0.0.0:8000"}};
   EXPECT_THAT(FaultsOf(kModel, request),
-              ElementsAre("MUSELET_KV_BYTES: kv.bytes: expected a number of bytes, such as 1048576 "
+              ElementsAre("MUSELET_KV_BYTES: expected a number of bytes, such as 1048576 "
                           "or \"256MiB\", found \"lots\"",
-                          "--cpu-threads: cpu.threads: 9999 is out of range (legal: 0 to 1024)",
-                          "--http: gateways[0].http: 0.0.0.0:8000 can be reached from outside "
+                          "--cpu-threads: 9999 is out of range (legal: 0 to 1024)",
+                          "--http: 0.0.0.0:8000 can be reached from outside "
                           "without a key (give every surface a key_file, bind 127.0.0.1, or set "
                           "insecure: true)"));
 }
@@ -360,6 +371,110 @@ TEST_F(ConfigLoaderTest, RunNeedsOnlyTheFilesOfItsEntryAndReachableSchedulers) {
               ElementsAre("--name: no entry is called \"n2\" (did you mean n0?)"));
   request.entry = "node-0";
   EXPECT_THAT(FaultsOf(kModel, request), ElementsAre(::testing::HasSubstr("inproc://scheduler-0")));
+}
+
+// Faults of one entry must not hide those of others, nor make up new ones.
+TEST_F(ConfigLoaderTest, ChecksBetweenEntriesGoOnAroundThoseThatCannotBeRead) {
+  EXPECT_THAT(
+      FaultsOf("models: [{id: a, path: none.gguf}, {id: b, pth: m.gguf}]\n"
+               "gateways: [{http: nonsense}, {http: \"0.0.0.0:8000\"}]\n"
+               "nodes: [{name: n0}, {name: n1}]\n"
+               "replicas: [{model: a, on: [n0]}, {model: b, on: [n2]}, {modle: b, on: [n1]}]\n"
+               "surfaces: [{name: s, key_file: bad.key}, {name: t}]\n"
+               "batch: {step_tokens_max: lots, prefill_chunk_max: 1024, step_target: 1s}\n"),
+      ElementsAre("c.yaml:1:24: models[0].path: none.gguf does not exist (a GGUF file or a Hugging "
+                  "Face directory is needed)",
+                  "c.yaml:1:36: models[1].path: missing (GGUF file or Hugging Face directory)",
+                  "c.yaml:1:44: models[1].pth: unknown key (did you mean path?)",
+                  "c.yaml:2:19: gateways[0].http: \"nonsense\": the port is missing (expected "
+                  "HOST:PORT)",
+                  "c.yaml:2:37: gateways[1].http: 0.0.0.0:8000 can be reached from outside without "
+                  "a key (give every surface a key_file, bind 127.0.0.1, or set insecure: true)",
+                  "c.yaml:4:49: replicas[1].on: no node is called \"n2\" (did you mean n0?)",
+                  "c.yaml:4:57: replicas[2].modle: unknown key (did you mean model?)",
+                  "c.yaml:5:32: surfaces[0].key_file: bad.key:2: a key may hold printable ASCII "
+                  "characters only, and no spaces (one API key a line)",
+                  "c.yaml:6:26: batch.step_tokens_max: expected a whole number, found \"lots\"",
+                  "c.yaml:6:70: batch.step_target: longer than batch.step_max"));
+}
+
+TEST_F(ConfigLoaderTest, NoFaultFollowsFromAWordThatWasOnlyMisspelt) {
+  const std::vector<std::pair<const char*, const char*>> cases = {
+      {"modles: [{path: m.gguf}]\n", "c.yaml:1:1: modles: unknown key (did you mean models?)"},
+      {"models: [{path: m.gguf}]\nnodes: [{nmae: n7}]\nreplicas: [{on: [n7]}]\n",
+       "c.yaml:2:10: nodes[0].nmae: unknown key (did you mean name?)"},
+      {"models: [{path: m.gguf}]\ninsecur: true\ngateways: [{http: \"0.0.0.0:1\"}]\n",
+       "c.yaml:2:1: insecur: unknown key (did you mean insecure?)"},
+      {"models: [{path: m.gguf}]\nbatch: {step_token_max: 2048, prefill_chunk_max: 1024}\n",
+       "c.yaml:2:9: batch.step_token_max: unknown key (did you mean step_tokens_max?)"},
+      {"models: [{path: m.gguf}]\nsurfaces: [{name: a, keyfile: keys}]\n"
+       "gateways: [{http: \"0.0.0.0:1\"}]\n",
+       "c.yaml:2:22: surfaces[0].keyfile: unknown key (did you mean key_file?)"},
+  };
+  for (const auto& [yaml, fault] : cases) EXPECT_THAT(FaultsOf(yaml), ElementsAre(fault));
+}
+
+TEST_F(ConfigLoaderTest, AFlagEndsTheDoubtAboutTheFile) {
+  ConfigRequest request;
+  request.flags = {{"batch.step_tokens_max", "64"}};
+  EXPECT_THAT(
+      FaultsOf(std::string(kModel) +
+                   "batch: {step_tokens_max: x, sequences_max: 65, prefill_chunk_max: 9}\n",
+               request),
+      ElementsAre("c.yaml:2:26: batch.step_tokens_max: expected a whole number, found \"x\"",
+                  "c.yaml:2:44: batch.sequences_max: larger than batch.step_tokens_max "
+                  "(every running sequence needs a row of a step)"));
+}
+
+// A machine that a test makes up.
+Machine MachineWith(uint64_t memory_bytes) {
+  return {{memory_bytes, "the memory of this machine"}, [](IsaLevel level) {
+            return level == IsaLevel::kAvx2 ? Unavailable("cpu.isa: avx2 needs a newer processor")
+                                            : OkStatus();
+          }};
+}
+
+TEST_F(ConfigLoaderTest, RefusesMoreKvCacheThanTheMachineHasMemory) {
+  ConfigRequest request;
+  request.machine = MachineWith(1ULL << 30);
+  EXPECT_THAT(FaultsOf(std::string(kModel) + "kv: {bytes: 1GiB}\n", request), IsEmpty());
+  EXPECT_THAT(
+      FaultsOf(std::string(kModel) + "kv: {bytes: 2GiB}\n", request),
+      ElementsAre("c.yaml:2:13: kv.bytes: 2GiB is more than the memory of this machine, 1.0 "
+                  "GiB (less than 1GiB, the weights need room too)"));
+  const std::string two = "models: [{path: m.gguf}]\nnodes: [{name: n0}, {name: n1}]\n";
+  EXPECT_THAT(
+      FaultsOf(two + "kv: {bytes: 600MiB}\n", request),
+      ElementsAre("c.yaml:3:13: kv.bytes: 600MiB for each of 2 replicas is more than the "
+                  "memory of this machine, 1.0 GiB (less than 512MiB, the weights need room "
+                  "too)"));
+  // Each of two processes has one of them; a scheduler has none.
+  const std::string wires = "schedulers: [{name: s, rpc: \"tcp://127.0.0.1:5555\"}]\n";
+  request.file_check = ConfigRequest::FileCheck::kOneEntry;
+  request.entry = "n0";
+  EXPECT_THAT(FaultsOf(two + wires + "kv: {bytes: 600MiB}\n", request), IsEmpty());
+  request.entry = "s";
+  EXPECT_THAT(FaultsOf(two + wires + "kv: {bytes: 2GiB}\n", request), IsEmpty());
+  request.file_check = ConfigRequest::FileCheck::kNone;
+  request.entry = "";
+  EXPECT_THAT(FaultsOf(std::string(kModel) + "kv: {bytes: 2GiB}\n", request), IsEmpty());
+}
+
+TEST_F(ConfigLoaderTest, RefusesAnInstructionSetThatTheProcessorLacks) {
+  ConfigRequest request;
+  request.machine = MachineWith(0);
+  EXPECT_THAT(FaultsOf(std::string(kModel) + "cpu: {isa: scalar}\n", request), IsEmpty());
+  EXPECT_THAT(FaultsOf(std::string(kModel) + "cpu: {isa: avx2}\n", request),
+              ElementsAre("c.yaml:2:12: cpu.isa: avx2 needs a newer processor"));
+}
+
+TEST_F(ConfigLoaderTest, FaultsOfThePathOnTheCommandLineDoNotSpeakOfAFlag) {
+  ConfigRequest request;
+  request.flags = {{"model", "none.gguf"}};
+  const ConfigOutcome outcome = LoadConfig(request);
+  EXPECT_THAT(Faults(outcome),
+              ElementsAre("PATH: none.gguf does not exist (a GGUF file or a Hugging Face directory "
+                          "is needed)"));
 }
 
 }  // namespace

@@ -68,6 +68,8 @@ TEST(OptionTable, EachRowSetsItsOwnFieldAndNoOther) {
       *flag = !*flag;
     } else if (auto* number = std::get_if<int64_t>(&other)) {
       *number = spec.kind == ValueKind::kChoice ? (*number + 1) % 2 : *number + 1000;
+    } else if (auto* real = std::get_if<double>(&other)) {
+      *real += 1.5;
     } else {
       other = std::string("other");
     }

@@ -1,0 +1,167 @@
+#include "node/config/machine_checks.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "node/config/cluster_checks.h"
+#include "node/config/quantity.h"
+#include "node/gateway/api_keys.h"
+
+namespace muselet {
+namespace {
+
+std::string Item(const char* section, size_t index) {
+  return std::string(section) + "[" + std::to_string(index) + "]";
+}
+
+template <typename Entries>
+bool Names(const Entries& entries, const std::string& name) {
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const auto& entry) { return entry.name == name; });
+}
+
+// "1.5 GiB": to be read beside another size, so not exact.
+std::string AboutBytes(uint64_t bytes) {
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  const double value = static_cast<double>(bytes);
+  char text[32];
+  const bool large = value >= kGiB;
+  std::snprintf(text, sizeof(text), large ? "%.1f GiB" : "%.0f MiB",
+                large ? value / kGiB : value / (1024.0 * 1024));
+  return text;
+}
+
+// The message of a Status without the key that it begins with: the fault names the key itself.
+std::string WithoutKey(const std::string& message, std::string_view key) {
+  const bool named = message.starts_with(key) && message.substr(key.size()).starts_with(": ");
+  return named ? message.substr(key.size() + 2) : message;
+}
+
+class MachineChecker {
+ public:
+  MachineChecker(const ClusterConfig& config, const ConfigRequest& request, ValueLedger& ledger)
+      : config_(config),
+        entry_(request.file_check == ConfigRequest::FileCheck::kAll ? "" : request.entry),
+        machine_(request.machine ? *request.machine : ThisMachine()),
+        ledger_(ledger) {}
+
+  void Run() {
+    CheckModels();
+    if (entry_.empty() || Names(config_.gateways, entry_)) CheckKeys();
+    if (entry_.empty() || Names(config_.nodes, entry_)) {
+      CheckIsa();
+      CheckMemory();
+    }
+  }
+
+ private:
+  void CheckModels() {
+    const auto needed = ModelsNeededBy(config_, entry_);
+    for (size_t i = 0; i < config_.models.size(); ++i) {
+      const ModelEntry& model = config_.models[i];
+      const bool wanted =
+          entry_.empty() || std::find(needed.begin(), needed.end(), model.id) != needed.end();
+      const std::string key = Item("models", i) + ".path";
+      if (wanted && !ledger_.InDoubt(key)) CheckModelFile(key, model.path);
+    }
+  }
+
+  void CheckModelFile(const std::string& key, const std::string& path) {
+    std::error_code fault;
+    const auto status = std::filesystem::status(path, fault);
+    if (status.type() == std::filesystem::file_type::not_found) {
+      ledger_.Fault(key, path + " does not exist",
+                    "a GGUF file or a Hugging Face directory is needed");
+    } else if (fault || access(path.c_str(), R_OK) != 0) {
+      ledger_.Fault(key, path + " cannot be read",
+                    "check the owner and mode of the file and its directories");
+    } else if (std::filesystem::is_directory(status) &&
+               !std::filesystem::exists(path + "/config.json", fault)) {
+      ledger_.Fault(key, path + " has no config.json", "is this a Hugging Face model directory?");
+    } else if (!std::filesystem::is_directory(status) &&
+               !std::filesystem::is_regular_file(status)) {
+      ledger_.Fault(key, path + " is neither a file nor a directory", "");
+    }
+  }
+
+  // Reads the keys as the gateway will, so that it cannot be surprised when its ports are open.
+  void CheckKeys() {
+    ApiKeys keys;
+    for (size_t i = 0; i < config_.surfaces.size(); ++i) {
+      const std::string& path = config_.surfaces[i].key_file;
+      const std::string key = Item("surfaces", i) + ".key_file";
+      if (path.empty() || ledger_.InDoubt(key)) continue;
+      const Status added = keys.AddFile(path, i);
+      if (added.ok()) continue;
+      const bool named = added.message().find(path) != std::string::npos;
+      ledger_.Fault(key, (named ? "" : path + ": ") + added.message(), "one API key a line");
+    }
+  }
+
+  void CheckIsa() {
+    const std::string key = "cpu.isa";
+    if (ledger_.InDoubt(key)) return;
+    const Status runs = machine_.check_isa(config_.engine.cpu.isa);
+    if (!runs.ok()) ledger_.Fault(key, WithoutKey(runs.message(), key), "");
+  }
+
+  // The replicas of one host share its memory. The cache is taken whole when a replica starts.
+  void CheckMemory() {
+    const std::string key = "kv.bytes";
+    const MemoryLimit& memory = machine_.memory;
+    if (ledger_.InDoubt(key) || memory.bytes == 0) return;
+    const uint64_t replicas = std::max<uint64_t>(1, ReplicasOfAHost());
+    const uint64_t bytes = config_.engine.kv.bytes;
+    if (bytes <= memory.bytes / replicas) return;
+    const std::string each =
+        replicas == 1 ? "" : " for each of " + std::to_string(replicas) + " replicas";
+    constexpr uint64_t kMiB = 1 << 20;
+    const uint64_t most = memory.bytes / replicas / kMiB * kMiB;
+    ledger_.Fault(key,
+                  FormatBytes(static_cast<int64_t>(bytes)) + each + " is more than " +
+                      memory.source + ", " + AboutBytes(memory.bytes),
+                  most < kMiB ? "use a machine with more memory"
+                              : "less than " + FormatBytes(static_cast<int64_t>(most)) +
+                                    ", the weights need room too");
+  }
+
+  // The most replicas that one host of the cluster runs; of the entry's host if there is an entry.
+  uint64_t ReplicasOfAHost() const {
+    for (const char* section : {"models", "nodes", "replicas"}) {
+      if (ledger_.InDoubt(section)) return 1;
+    }
+    std::map<std::string, uint64_t> replicas;
+    for (const ReplicaEntry& replica : config_.replicas) {
+      for (const NodeEntry& node : config_.nodes) {
+        const bool on =
+            std::find(replica.on.begin(), replica.on.end(), node.name) != replica.on.end();
+        const bool here = entry_.empty() || entry_ == node.name;
+        if (on && here) ++replicas[node.host];
+      }
+    }
+    uint64_t most = 0;
+    for (const auto& [host, count] : replicas) most = std::max(most, count);
+    return most;
+  }
+
+  const ClusterConfig& config_;
+  const std::string entry_;  // "" = all
+  const Machine machine_;
+  ValueLedger& ledger_;
+};
+
+}  // namespace
+
+void CheckMachine(const ClusterConfig& config, const ConfigRequest& request, ValueLedger& ledger) {
+  if (request.file_check == ConfigRequest::FileCheck::kNone || ledger.InDoubt("")) return;
+  MachineChecker(config, request, ledger).Run();
+}
+
+}  // namespace muselet

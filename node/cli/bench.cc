@@ -70,7 +70,7 @@ int RunBench(const BenchOptions& given, const CommandStreams& streams) {
   target.prompts = std::move(*prompts);
   const Result<HttpUrl> url = ParseHttpUrl(options.url);
   if (!url.ok()) return fail("", url.status());
-  Result<std::unique_ptr<HttpClient>> client = HttpClient::Open(*url);
+  Result<std::unique_ptr<HttpClient>> client = HttpClient::Open(*url, options.trust);
   if (!client.ok()) return fail("", client.status());
   target.api_base = ApiBase(*url);
   const Result<std::string> model =

@@ -121,7 +121,7 @@ int RunChat(const ChatOptions& options, const CommandStreams& streams) {
   };
   const Result<HttpUrl> url = ParseHttpUrl(options.url);
   if (!url.ok()) return fail(url.status());
-  Result<std::unique_ptr<HttpClient>> client = HttpClient::Open(*url);
+  Result<std::unique_ptr<HttpClient>> client = HttpClient::Open(*url, options.trust);
   if (!client.ok()) return fail(client.status());
   const std::string api_base = ApiBase(*url);
   const Result<std::string> model = ChooseModel(**client, api_base, options.api_key, options.model);

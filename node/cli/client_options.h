@@ -7,9 +7,16 @@
 
 namespace muselet {
 
+// Whom to believe over https.
+struct TlsTrust {
+  std::string ca_file;    // PEM; empty = the system's authorities
+  bool insecure = false;  // believe everybody
+};
+
 struct ChatOptions {
   std::string url = "http://127.0.0.1:8000";
   std::string api_key;
+  TlsTrust trust;
   std::string model;  // empty = the first that the server lists
   std::string system;
   uint32_t max_tokens = 0;  // 0 = the server's default
@@ -22,6 +29,7 @@ struct ChatOptions {
 struct BenchOptions {
   std::string url = "http://127.0.0.1:8000";
   std::string api_key;
+  TlsTrust trust;
   std::string model;         // empty = the first that the server lists
   uint32_t concurrency = 0;  // closed loop: requests kept in flight; open loop: cap, 0 = none
   double rate = 0;           // open loop: mean arrivals a second; 0 = closed loop

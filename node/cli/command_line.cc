@@ -1,12 +1,15 @@
 #include "node/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdint>
 #include <map>
 
 #include "node/cli/help_format.h"
 #include "node/cli/version.h"
 #include "node/config/config_loader.h"
 #include "node/config/option_table.h"
+#include "node/config/quantity.h"
 #include "node/config/suggestion.h"
 
 namespace muselet {
@@ -14,13 +17,30 @@ namespace {
 
 constexpr int kUsageError = 2;
 constexpr const char* kOwn = "Options";
+constexpr uint64_t kTokensMax = 16'777'216;
 
-// A range check that leaves the help text alone.
-template <typename Number>
-CLI::Validator Within(Number min, Number max) {
-  CLI::Range range(min, max);
-  range.description("");
-  return range;
+// Checks of numbers, with sentences of our own; they leave the help text alone.
+CLI::Validator Whole(uint64_t min, uint64_t max) {
+  return CLI::Validator(
+      [min, max](std::string& text) -> std::string {
+        uint64_t number = 0;
+        const char* last = text.data() + text.size();
+        const auto [end, fault] = std::from_chars(text.data(), last, number);
+        if (fault == std::errc() && end == last && number >= min && number <= max) return "";
+        return "expected a whole number from " + std::to_string(min) + " to " +
+               std::to_string(max) + ", found \"" + text + "\"";
+      },
+      "");
+}
+CLI::Validator Number(double min, double max) {
+  return CLI::Validator(
+      [min, max](std::string& text) -> std::string {
+        const Result<double> number = ParseNumber(text);
+        if (number.ok() && *number >= min && *number <= max) return "";
+        return "expected a number from " + FormatNumber(min) + " to " + FormatNumber(max) +
+               ", found \"" + text + "\"";
+      },
+      "");
 }
 
 // Owns the CLI11 objects while the arguments are read.
@@ -128,9 +148,15 @@ class Parser {
     AddConfigFlags(run);
   }
 
-  void AddServer(CLI::App* command, std::string& api_key, std::string& model) {
+  void AddServer(CLI::App* command, std::string& api_key, std::string& model, TlsTrust& trust) {
     command->add_option("--api-key", api_key, "Key for the server [MUSELET_API_KEY]")
         ->type_name("KEY");
+    command
+        ->add_option("--ca-file", trust.ca_file,
+                     "https: PEM file of the authorities to trust (default: the system's)")
+        ->type_name("FILE");
+    command->add_flag("--insecure", trust.insecure,
+                      "https: accept any certificate, whoever made it and for whatever host");
     command->add_option("--model", model, "Model to ask (default: the first that is listed)")
         ->type_name("ID");
   }
@@ -143,19 +169,23 @@ class Parser {
   void AddChat() {
     ChatOptions& chat = line_.chat;
     CLI::App* command = AddCommand(&app_, "chat", "Talk to a server", Command::kChat);
-    command->add_option("--url", chat.url, "The server (default http://127.0.0.1:8000)")
+    command
+        ->add_option("--url", chat.url,
+                     "The server, http:// or https:// (default http://127.0.0.1:8000)")
         ->type_name("URL");
-    AddServer(command, chat.api_key, chat.model);
+    AddServer(command, chat.api_key, chat.model, chat.trust);
     command->add_option("--system", chat.system, "System message")->type_name("TEXT");
     command->add_option("--max-tokens", chat.max_tokens, "Longest answer (default: the server's)")
-        ->type_name("N");
+        ->type_name("N")
+        ->check(Whole(1, kTokensMax));
     command
         ->add_option("--temperature", chat.temperature,
                      "0 is deterministic (default: the server's)")
         ->type_name("T")
-        ->check(Within(0.0, 10.0));
+        ->check(Number(0, 10));
     command->add_option("--seed", chat.seed, "Of the sampling (default: drawn by the server)")
-        ->type_name("N");
+        ->type_name("N")
+        ->check(Whole(0, UINT64_MAX));
     command
         ->add_option_function<std::string>(
             "--once",
@@ -175,9 +205,11 @@ class Parser {
     BenchOptions& bench = line_.bench;
     CLI::App* command =
         AddCommand(&app_, "bench", "Measure any OpenAI-compatible server", Command::kBench);
-    command->add_option("URL", bench.url, "The server (default http://127.0.0.1:8000)")
+    command
+        ->add_option("URL", bench.url,
+                     "The server, http:// or https:// (default http://127.0.0.1:8000)")
         ->type_name("URL");
-    AddServer(command, bench.api_key, bench.model);
+    AddServer(command, bench.api_key, bench.model, bench.trust);
     AddBenchLoad(command, bench);
     AddBenchRequests(command, bench);
     const char* output = "Output";
@@ -198,30 +230,31 @@ class Parser {
             "--concurrency", bench.concurrency,
             "Requests in flight (default 8; with --rate the most that may be, default none)")
         ->type_name("N")
-        ->check(Within(1, 65536))
+        ->check(Whole(1, 65536))
         ->group(load);
     command
         ->add_option("--rate", bench.rate,
                      "Open loop: mean arrivals a second, as a Poisson process")
         ->type_name("R")
-        ->check(Within(0.001, 100000.0))
+        ->check(Number(0.001, 100'000))
         ->group(load);
     command
         ->add_option("--requests", bench.requests,
                      "Stop after N requests (default 100 without --duration)")
         ->type_name("N")
-        ->check(Within(1, 10'000'000))
+        ->check(Whole(1, 10'000'000))
         ->group(load);
     command->add_option("--duration", bench.duration_s, "Start no request after this many seconds")
         ->type_name("SECONDS")
-        ->check(Within(0.001, 1e7))
+        ->check(Number(0.001, 1e7))
         ->group(load);
     command->add_option("--seed", bench.seed, "Of the arrival times (default 0)")
         ->type_name("N")
+        ->check(Whole(0, UINT64_MAX))
         ->group(load);
     command->add_option("--warmup", bench.warmup, "Requests before the measurement (default 0)")
         ->type_name("N")
-        ->check(Within(0, 100000))
+        ->check(Whole(0, 100000))
         ->group(load);
   }
 
@@ -236,11 +269,11 @@ class Parser {
         ->group(requests);
     command->add_option("--max-tokens", bench.max_tokens, "Tokens of an answer (default 128)")
         ->type_name("N")
-        ->check(Within(1, 1'000'000))
+        ->check(Whole(1, kTokensMax))
         ->group(requests);
     command->add_option("--temperature", bench.temperature, "Of the sampling (default 0)")
         ->type_name("T")
-        ->check(Within(0.0, 10.0))
+        ->check(Number(0, 10))
         ->group(requests);
     command->add_flag("--ignore-eos", bench.ignore_eos, "Answers go on to --max-tokens")
         ->group(requests);
@@ -252,7 +285,7 @@ class Parser {
         ->group(requests);
     command->add_option("--timeout", bench.timeout_s, "Time for one request (default 600)")
         ->type_name("SECONDS")
-        ->check(Within(0.001, 1e6))
+        ->check(Number(0.001, 1e6))
         ->group(requests);
   }
 
@@ -268,7 +301,8 @@ class Parser {
           ->add_option("-c,--config,FILE", line_.config_file,
                        "The cluster's YAML file [MUSELET_CONFIG]")
           ->type_name("FILE");
-      command->add_flag("--no-files", line_.no_files, "Do not look for model and key files");
+      command->add_flag("--no-files", line_.no_files,
+                        "Look at the file alone: not for model and key files, nor at this machine");
       AddConfigFlags(command);
     }
     show->add_flag("--effective", line_.effective, "Print the defaults too");
@@ -310,12 +344,76 @@ class Parser {
   }
 
   std::string Explain(const CLI::ParseError& fault) {
-    CLI::App* active = Active();
-    const std::string name = NameOf(active);
-    const std::string more = "\n" + name + " --help tells more\n";
+    const std::string name = NameOf(Active());
+    return name + ": " + Sentence(fault) + "\n" + name + " --help tells more\n";
+  }
+
+  // What is wrong, in our words. CLI11 tells the option by its text alone, in front.
+  std::string Sentence(const CLI::ParseError& fault) {
+    const std::string text = fault.what();
+    const bool incomplete = dynamic_cast<const CLI::RequiredError*>(&fault) != nullptr;
     const std::vector<std::string> rest = app_.remaining(true);
-    if (rest.empty()) return name + ": " + fault.what() + more;
-    const std::string& word = rest.front();
+    if (dynamic_cast<const CLI::ExtrasError*>(&fault) != nullptr || incomplete) {
+      // A misspelt word leaves what it should have been missing.
+      if (!rest.empty()) return UnknownWord(rest.front());
+      return incomplete ? Missing(text.substr(0, text.find(" is required"))) : text;
+    }
+    if (dynamic_cast<const CLI::ArgumentMismatch*>(&fault) != nullptr) return WrongCount(text);
+    if (dynamic_cast<const CLI::ConversionError*>(&fault) != nullptr) return WrongValue(text);
+    if (dynamic_cast<const CLI::ExcludesError*>(&fault) != nullptr) {
+      return Pair(text, " excludes ", " exclude each other: give one of them");
+    }
+    if (dynamic_cast<const CLI::RequiresError*>(&fault) != nullptr) {
+      return Pair(text, " requires ", " go together: give both");
+    }
+    // The sentences of our own checks; the other kinds belong to CLI11's files, which are not used.
+    if (dynamic_cast<const CLI::ValidationError*>(&fault) != nullptr) return text;
+    return "the arguments cannot be understood";
+  }
+
+  static std::string Pair(const std::string& text, const std::string& verb,
+                          const std::string& sentence) {
+    const size_t at = text.find(verb);
+    if (at == std::string::npos) return text;
+    return text.substr(0, at) + " and " + text.substr(at + verb.size()) + sentence;
+  }
+
+  std::string Missing(const std::string& option_name) {
+    std::string commands;
+    for (const CLI::App* command : Active()->get_subcommands({})) {
+      commands += (commands.empty() ? "" : ", ") + command->get_name();
+    }
+    if (!commands.empty()) return "a command is missing: one of " + commands;
+    return option_name + " is required" + MeaningOf(option_name);
+  }
+
+  // ": its meaning", or nothing if the name is not known.
+  std::string MeaningOf(const std::string& option_name) {
+    const CLI::Option* option = Active()->get_option_no_throw(option_name);
+    return option == nullptr ? "" : ": " + option->get_description();
+  }
+
+  std::string WrongCount(const std::string& text) {
+    const std::string option_name = text.substr(0, text.find(": "));
+    if (!text.ends_with(" missing")) return option_name + " is given more than once";
+    const CLI::Option* option = Active()->get_option_no_throw(option_name);
+    const std::string type = option == nullptr ? "" : option->get_type_name();
+    return option_name + " needs a value" + (type.empty() ? "" : ": " + option_name + " " + type);
+  }
+
+  // Numbers have checks of their own, so this is a switch: "Could not convert: --json = maybe".
+  static std::string WrongValue(const std::string& text) {
+    const size_t begin = text.find("--");
+    const size_t end = text.find(" = ");
+    if (begin == std::string::npos || end == std::string::npos || begin > end) {
+      return "a value cannot be understood";
+    }
+    return text.substr(begin, end - begin) + " takes true or false, found \"" +
+           text.substr(end + 3) + "\"";
+  }
+
+  std::string UnknownWord(const std::string& word) {
+    CLI::App* active = Active();
     std::vector<std::string> known;
     const char* what = "argument";
     if (word.size() > 1 && word.front() == '-') {
@@ -325,12 +423,13 @@ class Parser {
       }
     } else if (!active->get_subcommands({}).empty()) {
       what = "command";
-      for (const CLI::App* command : active->get_subcommands({}))
+      for (const CLI::App* command : active->get_subcommands({})) {
         known.push_back(command->get_name());
+      }
     }
     const std::string stem = word.substr(0, word.find('='));
     const std::string hint = DidYouMean(stem, known);
-    return name + ": unknown " + what + " " + stem + (hint.empty() ? "" : ": " + hint) + more;
+    return std::string("unknown ") + what + " " + stem + (hint.empty() ? "" : ": " + hint);
   }
 
   CLI::App app_;

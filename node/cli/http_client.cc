@@ -2,15 +2,16 @@
 
 #include <array>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/beast/core.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
 #include <chrono>
 #include <csignal>
 #include <optional>
 #include <set>
+
+#include "node/cli/http_stream.h"
 
 namespace muselet {
 namespace {
@@ -22,96 +23,135 @@ using Endpoints = std::vector<asio::ip::tcp::endpoint>;
 
 constexpr size_t kPieceBytes = 16 * 1024;
 
-// One request and its answer.
+// One request and its answer, on a connection that is new or was left open.
 class Exchange {
  public:
-  Exchange(asio::io_context& io, HttpEvents events, std::function<void(Exchange*)> on_end)
-      : stream_(io), events_(std::move(events)), on_end_(std::move(on_end)) {
-    parser_.body_limit(boost::none);
+  // `on_end` takes the connection back if it can be used again, nothing otherwise.
+  using OnEnd = std::function<void(Exchange*, std::unique_ptr<HttpStream> reusable)>;
+
+  Exchange(HttpEvents events, OnEnd on_end)
+      : events_(std::move(events)), on_end_(std::move(on_end)) {
+    parser_.emplace();
+    parser_->body_limit(boost::none);
   }
 
-  void Start(const Endpoints& endpoints, const std::string& host, HttpRequest request,
-             int64_t timeout_us) {
+  void SetRequest(const std::string& host, HttpRequest request, int64_t timeout_us) {
     request_.version(11);
     request_.method_string(request.method);
     request_.target(request.target);
     request_.set(http::field::host, host);
     request_.set(http::field::user_agent, "muselet");
-    request_.set(http::field::connection, "close");
     for (const auto& [name, value] : request.headers) request_.set(name, value);
     if (!request.body.empty()) request_.set(http::field::content_type, "application/json");
     request_.body() = std::move(request.body);
     request_.prepare_payload();
-    stream_.expires_after(std::chrono::microseconds(timeout_us));
-    stream_.async_connect(endpoints, [this](beast::error_code fault, const auto&) {
-      if (fault) return End("cannot connect", fault);
-      stream_.socket().set_option(asio::ip::tcp::no_delay(true), fault);
+    deadline_ = std::chrono::steady_clock::now() + std::chrono::microseconds(timeout_us);
+  }
+
+  // Sends over `stream`, which is open if `reused`; `renew` makes another one, for an open
+  // connection that turns out to have been closed by the server.
+  void Start(std::unique_ptr<HttpStream> stream, bool reused,
+             std::function<std::unique_ptr<HttpStream>()> renew) {
+    stream_ = std::move(stream);
+    renew_ = std::move(renew);
+    reused_ = reused;
+    stream_->ExpireAt(deadline_);
+    if (reused) return Write();
+    Connect();
+  }
+
+ private:
+  void Connect() {
+    stream_->AsyncConnect([this](const Status& status, beast::error_code fault) {
+      if (!status.ok()) return Finish(fault == beast::error::timeout ? TooLate() : status, false);
       Write();
     });
   }
 
- private:
   void Write() {
-    http::async_write(stream_, request_, [this](beast::error_code fault, size_t) {
-      if (fault) return End("cannot send", fault);
+    http::async_write(*stream_, request_, [this](beast::error_code fault, size_t) {
+      if (fault) return Broken("cannot send", fault);
       ReadHead();
     });
   }
 
   void ReadHead() {
-    http::async_read_header(stream_, buffer_, parser_, [this](beast::error_code fault, size_t) {
-      if (fault) return End("no answer", fault);
-      if (events_.on_head) events_.on_head(static_cast<int>(parser_.get().result_int()));
+    http::async_read_header(*stream_, buffer_, *parser_, [this](beast::error_code fault, size_t) {
+      if (fault) return Broken("no answer", fault);
+      if (events_.on_head) events_.on_head(static_cast<int>(parser_->get().result_int()));
       ReadBody();
     });
   }
 
   void ReadBody() {
-    if (parser_.is_done()) return End("", {});
-    parser_.get().body().data = piece_.data();
-    parser_.get().body().size = piece_.size();
-    http::async_read_some(stream_, buffer_, parser_, [this](beast::error_code fault, size_t) {
-      const size_t length = piece_.size() - parser_.get().body().size;
+    if (parser_->is_done()) return Finish(OkStatus(), parser_->keep_alive());
+    parser_->get().body().data = piece_.data();
+    parser_->get().body().size = piece_.size();
+    http::async_read_some(*stream_, buffer_, *parser_, [this](beast::error_code fault, size_t) {
+      const size_t length = piece_.size() - parser_->get().body().size;
       if (length > 0 && events_.on_body) events_.on_body({piece_.data(), length});
-      if (fault && fault != http::error::need_buffer) return End("cut off", fault);
+      if (fault && fault != http::error::need_buffer) return Broken("cut off", fault);
       ReadBody();
     });
   }
 
+  // A server may close a connection that nobody uses, just as a request is sent over it: then not a
+  // byte comes back, and the request goes over a new one.
+  void Broken(const std::string& what, beast::error_code fault) {
+    if (fault == beast::error::timeout) return Finish(TooLate(), false);
+    if (!reused_ || parser_->got_some())
+      return Finish(DataLoss(what + ": " + fault.message()), false);
+    reused_ = false;
+    buffer_.clear();
+    stream_ = renew_();
+    stream_->ExpireAt(deadline_);
+    Connect();
+  }
+
+  static Status TooLate() { return DeadlineExceeded("no complete answer in time"); }
+
   // Destroys this exchange.
-  void End(const std::string& what, beast::error_code fault) {
-    Status status;
-    if (fault == beast::error::timeout) {
-      status = DeadlineExceeded("no complete answer in time");
-    } else if (fault) {
-      const std::string message = what + ": " + fault.message();
-      status = what == "cannot connect" ? Unavailable(message) : DataLoss(message);
-    }
+  void Finish(const Status& status, bool reusable) {
     const auto on_done = std::move(events_.on_done);
-    on_end_(this);
+    const OnEnd on_end = std::move(on_end_);
+    on_end(this, reusable ? std::move(stream_) : nullptr);
     if (on_done) on_done(status);
   }
 
-  beast::tcp_stream stream_;
+  std::unique_ptr<HttpStream> stream_;
+  std::function<std::unique_ptr<HttpStream>()> renew_;
+  bool reused_ = false;
+  std::chrono::steady_clock::time_point deadline_;
   beast::flat_buffer buffer_;
   http::request<http::string_body> request_;
-  http::response_parser<http::buffer_body> parser_;
+  std::optional<http::response_parser<http::buffer_body>> parser_;
   std::array<char, kPieceBytes> piece_{};
   HttpEvents events_;
-  std::function<void(Exchange*)> on_end_;
+  OnEnd on_end_;
 };
 
 class BeastClient final : public HttpClient {
  public:
-  BeastClient(std::string host, Endpoints endpoints)
-      : host_(std::move(host)), endpoints_(std::move(endpoints)) {}
+  BeastClient(const HttpUrl& url, Endpoints endpoints, std::shared_ptr<TlsClient> tls)
+      : host_header_(HostHeader(url)), endpoints_(std::move(endpoints)), tls_(std::move(tls)) {}
 
   void Send(HttpRequest request, HttpEvents events, int64_t timeout_us) override {
-    auto owned = std::make_unique<Exchange>(*io_, std::move(events),
-                                            [this](Exchange* ended) { Erase(ended); });
+    auto owned = std::make_unique<Exchange>(
+        std::move(events), [this](Exchange* ended, std::unique_ptr<HttpStream> reusable) {
+          if (reusable) idle_.push_back(std::move(reusable));
+          Erase(ended);
+        });
     Exchange& exchange = *owned;
     exchanges_.insert(std::move(owned));
-    exchange.Start(endpoints_, host_, std::move(request), timeout_us);
+    exchange.SetRequest(host_header_, std::move(request), timeout_us);
+    std::unique_ptr<HttpStream> stream;
+    if (!idle_.empty()) {
+      stream = std::move(idle_.back());
+      idle_.pop_back();
+    }
+    const bool reused = stream != nullptr;
+    exchange.Start(reused ? std::move(stream) : NewStream(), reused,
+                   [this] { return NewStream(); });
   }
 
   void After(int64_t delay_us, std::function<void()> callback) override {
@@ -136,6 +176,7 @@ class BeastClient final : public HttpClient {
     io_->run();
     // A dropped exchange leaves handlers behind that point to it: they go with their context.
     exchanges_.clear();
+    idle_.clear();
     signals_.reset();
     io_.emplace();
   }
@@ -156,25 +197,41 @@ class BeastClient final : public HttpClient {
     if (found != exchanges_.end()) exchanges_.erase(found);
   }
 
-  std::string host_;
+  static std::string HostHeader(const HttpUrl& url) {
+    const bool six = url.host.find(':') != std::string::npos;
+    return (six ? "[" + url.host + "]" : url.host) + ":" + url.port;
+  }
+
+  std::unique_ptr<HttpStream> NewStream() {
+    return std::make_unique<HttpStream>(*io_, endpoints_, tls_);
+  }
+
+  std::string host_header_;
   Endpoints endpoints_;
+  std::shared_ptr<TlsClient> tls_;  // null = plain
   std::function<void()> on_interrupt_;
   std::optional<asio::io_context> io_{std::in_place};
   std::optional<asio::signal_set> signals_;
-  std::set<std::unique_ptr<Exchange>, ByAddress> exchanges_;  // destroyed before their context
+  // Destroyed before their context.
+  std::vector<std::unique_ptr<HttpStream>> idle_;
+  std::set<std::unique_ptr<Exchange>, ByAddress> exchanges_;
 };
 
 }  // namespace
 
 Result<HttpUrl> ParseHttpUrl(std::string_view text) {
-  constexpr std::string_view kHttp = "http://";
-  const size_t scheme = text.find("://");
-  if (scheme != std::string_view::npos && text.substr(0, kHttp.size()) != kHttp) {
-    return InvalidArgument("only http:// URLs can be used, not " + std::string(text));
-  }
-  std::string_view rest = scheme == std::string_view::npos ? text : text.substr(kHttp.size());
-  const size_t slash = rest.find('/');
   HttpUrl url;
+  std::string_view rest = text;
+  if (const size_t scheme = text.find("://"); scheme != std::string_view::npos) {
+    const std::string_view name = text.substr(0, scheme);
+    if (name != "http" && name != "https") {
+      return InvalidArgument("only http:// and https:// URLs can be used, not " +
+                             std::string(text));
+    }
+    url.tls = name == "https";
+    rest = text.substr(scheme + 3);
+  }
+  const size_t slash = rest.find('/');
   if (slash != std::string_view::npos) {
     url.path = std::string(rest.substr(slash));
     while (!url.path.empty() && url.path.back() == '/') url.path.pop_back();
@@ -182,7 +239,7 @@ Result<HttpUrl> ParseHttpUrl(std::string_view text) {
   }
   const size_t colon = rest.rfind(':');
   const bool has_port = colon != std::string_view::npos && rest.find(']', colon) == rest.npos;
-  url.port = has_port ? std::string(rest.substr(colon + 1)) : "80";
+  url.port = has_port ? std::string(rest.substr(colon + 1)) : url.tls ? "443" : "80";
   if (has_port) rest = rest.substr(0, colon);
   if (rest.size() > 2 && rest.front() == '[' && rest.back() == ']') {
     rest = rest.substr(1, rest.size() - 2);
@@ -195,7 +252,11 @@ Result<HttpUrl> ParseHttpUrl(std::string_view text) {
   return url;
 }
 
-Result<std::unique_ptr<HttpClient>> HttpClient::Open(const HttpUrl& url) {
+Result<std::unique_ptr<HttpClient>> HttpClient::Open(const HttpUrl& url, const TlsTrust& trust) {
+  std::shared_ptr<TlsClient> tls;
+  if (url.tls) {
+    ASSIGN_OR_RETURN(tls, TlsClient::Create(url.host, trust));
+  }
   asio::io_context io;
   asio::ip::tcp::resolver resolver(io);
   beast::error_code fault;
@@ -205,7 +266,7 @@ Result<std::unique_ptr<HttpClient>> HttpClient::Open(const HttpUrl& url) {
   }
   if (fault || endpoints.empty()) return NotFound(url.host + ": " + fault.message());
   return std::unique_ptr<HttpClient>(
-      std::make_unique<BeastClient>(url.host + ":" + url.port, std::move(endpoints)));
+      std::make_unique<BeastClient>(url, std::move(endpoints), std::move(tls)));
 }
 
 Result<HttpAnswer> Fetch(HttpClient& client, HttpRequest request, int64_t timeout_us) {

@@ -8,8 +8,11 @@ namespace muselet {
 
 // "0.1.0".
 std::string_view SoftwareVersion();
+// The commit it was built from, "1a2b3c4d5e6f", or "unknown" outside a git tree.
+std::string_view SoftwareRevision();
 
-// One line for people, and a JSON object with version, protocol, compiler, build type, backends.
+// One line for people, and a JSON object with version, revision, protocol, compiler, build type,
+// backends.
 std::string VersionText();
 std::string VersionJson();
 

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "base/json.h"
+#include "node/cli/version.h"
 #include "node/config/option_table.h"
 #include "tests/node/cli/fake_openai_server.h"
 
@@ -65,9 +66,27 @@ TEST(Cli, UsageErrorsExitWithTwoAndADidYouMean) {
       {{"bench", "--concurency=3"},
        "muselet bench: unknown option --concurency: did you mean --concurrency?\n"},
       {{"version", "now"}, "muselet version: unknown argument now\n"},
-      {{"run"}, "muselet run: --name is required\n"},
-      {{"bench", "--concurrency", "0"}, "muselet bench: --concurrency: "},
-      {{"bench", "--chat", "--completions"}, "muselet bench: "},
+      {{"run"}, "muselet run: --name is required: Its name in the file\n"},
+      {{"run", "--nmae", "x"}, "muselet run: unknown option --nmae: did you mean --name?\n"},
+      {{"model", "inspect"},
+       "muselet model inspect: PATH is required: GGUF file or Hugging Face directory\n"},
+      {{"config"}, "muselet config: a command is missing: one of check, show, schema, reference\n"},
+      {{"serve", "--http"}, "muselet serve: --http needs a value: --http HOST:PORT\n"},
+      {{"serve", "m.gguf", "-c"}, "muselet serve: --config needs a value: --config FILE\n"},
+      {{"bench", "--concurrency", "0"},
+       "muselet bench: --concurrency: expected a whole number from 1 to 65536, found \"0\"\n"},
+      {{"chat", "--max-tokens", "-1"},
+       "muselet chat: --max-tokens: expected a whole number from 1 to 16777216, found \"-1\"\n"},
+      {{"bench", "--seed", "18446744073709551616"},
+       "muselet bench: --seed: expected a whole number from 0 to 18446744073709551615, found "
+       "\"18446744073709551616\"\n"},
+      {{"chat", "--temperature", "hot"},
+       "muselet chat: --temperature: expected a number from 0 to 10, found \"hot\"\n"},
+      {{"bench", "--seed", "1", "--seed", "2"}, "muselet bench: --seed is given more than once\n"},
+      {{"bench", "--quiet=maybe"}, "muselet bench: --quiet takes true or false, found \"maybe\"\n"},
+      {{"bench", "--chat", "--completions"},
+       "muselet bench: --chat and --completions exclude each other: give one of them\n"},
+      {{"--verson"}, "muselet: unknown option --verson: did you mean --version?\n"},
       {{"serve"},
        "muselet: nothing to serve is named: give a cluster file with --config FILE, or a "
        "model: muselet serve PATH\n"},
@@ -127,8 +146,15 @@ TEST(Cli, ServeTakesAPathFlagsAndVariables) {
   EXPECT_EQ(by_variable.called, "serve " + model + " [::1]:0") << by_variable.err;
   const Outcome bad = Muselet({"serve", model, "--insecure=maybe", "--kv-bytes", "x"});
   EXPECT_EQ(bad.exit_code, 2);
-  EXPECT_THAT(bad.err, HasSubstr("--kv-bytes: kv.bytes: expected a number of bytes"));
-  EXPECT_THAT(bad.err, HasSubstr("--insecure: insecure: expected true or false"));
+  EXPECT_THAT(bad.err, HasSubstr("--kv-bytes: expected a number of bytes"));
+  EXPECT_THAT(bad.err, HasSubstr("--insecure: expected true or false"));
+}
+
+TEST(Cli, ServeNamesThePathAndNotAFlagThatNobodyTyped) {
+  const Outcome outcome = Muselet({"serve", "no/such.gguf", "--cpu-threads", "x"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("PATH: no/such.gguf does not exist ("));
+  EXPECT_THAT(outcome.err, HasSubstr("--cpu-threads: expected a whole number, found \"x\"\n"));
 }
 
 TEST(Cli, ServeSaysInOneLineThatThePortIsTaken) {
@@ -176,6 +202,8 @@ TEST(Cli, RunInspectAndVersionReachTheirHandlers) {
   EXPECT_EQ(broken.exit_code, 2);
   EXPECT_EQ(broken.err, "muselet: broken: not a checkpoint\n");
   EXPECT_THAT(Muselet({"version"}).out, StartsWith("muselet 0."));
+  EXPECT_THAT(Muselet({"version"}).out,
+              HasSubstr("revision " + std::string(SoftwareRevision()) + ","));
   EXPECT_TRUE(ParseJson(Muselet({"version", "--json"}).out).ok());
 }
 

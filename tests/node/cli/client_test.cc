@@ -62,7 +62,10 @@ TEST(HttpUrl, ReadsHostPortAndPath) {
   EXPECT_EQ(ApiBase(*url), "/api/v1");
   EXPECT_EQ(ApiBase(*ParseHttpUrl("localhost:1")), "/v1");
   EXPECT_EQ(ParseHttpUrl("http://example.org")->port, "80");
-  for (const char* bad : {"https://x", "", "http://", "http://x:port", "ftp://x"}) {
+  EXPECT_FALSE(ParseHttpUrl("http://example.org")->tls);
+  EXPECT_EQ(ParseHttpUrl("https://example.org")->port, "443");
+  EXPECT_TRUE(ParseHttpUrl("https://example.org:8443/v1")->tls);
+  for (const char* bad : {"httpss://x", "", "http://", "https://", "http://x:port", "ftp://x"}) {
     EXPECT_FALSE(ParseHttpUrl(bad).ok()) << bad;
   }
 }
@@ -158,6 +161,32 @@ TEST(Bench, OpenLoopSendsEveryArrivalAndCountsChunksWithoutUsage) {
   EXPECT_EQ(result["output_tokens"], 80);
   EXPECT_EQ(result["tokens_counted_by"], "chunks");
   EXPECT_TRUE(ParseJson(server.bodies()[0])->contains("prompt"));
+}
+
+TEST(Bench, EachWorkerKeepsItsConnection) {
+  FakeOpenAiServer server(Streaming(3, true), {.keep_alive = true, .tls = nullptr});
+  BenchOptions options;
+  options.url = server.url();
+  options.model = "m";
+  options.requests = 40;
+  options.concurrency = 4;
+  const Json result = BenchResult(options, 0);
+  EXPECT_EQ(result["requests"]["succeeded"], 40);
+  EXPECT_EQ(server.bodies().size(), 40U);
+  EXPECT_LE(server.connections(), 4);
+}
+
+TEST(Bench, AConnectionThatTheServerClosedBetweenRequestsIsNoError) {
+  FakeOpenAiServer server(Streaming(3, true));  // closes after each, without a word about it
+  BenchOptions options;
+  options.url = server.url();
+  options.model = "m";
+  options.requests = 10;
+  options.concurrency = 1;
+  const Json result = BenchResult(options, 0);
+  EXPECT_EQ(result["requests"]["succeeded"], 10);
+  EXPECT_EQ(server.bodies().size(), 10U);
+  EXPECT_EQ(server.connections(), 10);
 }
 
 TEST(Bench, SortsErrorsByKind) {

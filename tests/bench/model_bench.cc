@@ -227,6 +227,7 @@ int Run(int argc, char** argv) {
   std::printf("%s; %s\n%s, %.1f MB of weights, loaded in %.2f s\n", CpuName().c_str(),
               cpu::DescribeCpu(arguments.options.cpu).c_str(), info.numerics_id.c_str(),
               static_cast<double>(info.weight_bytes) * 1e-6, loaded_s);
+  std::fflush(stdout);  // who profiles the steps alone waits for this line
   MachineLimits limits;
   if (arguments.limits) {
     const uint32_t threads = arguments.options.cpu.threads;
@@ -238,6 +239,9 @@ int Run(int argc, char** argv) {
                  {"device", cpu::DescribeCpu(arguments.options.cpu)},
                  {"numerics_id", info.numerics_id},
                  {"weight_bytes", info.weight_bytes},
+                 {"parameter_count", info.parameter_count},
+                 {"kv_bytes_per_token", info.kv_bytes / (uint64_t{info.kv_groups[0].block_count} *
+                                                         info.block_tokens)},
                  {"loaded_s", loaded_s},
                  {"read_bytes_per_s", limits.read_bytes_per_s},
                  {"f32_flops", limits.f32_flops},

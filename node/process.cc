@@ -82,7 +82,7 @@ std::unique_ptr<ProcessContext> NewProcess() {
   auto process = std::make_unique<ProcessContext>();
   process->instance = RequestId::Random().low;
   process->version = std::string(SoftwareVersion());
-  RegisterBuildInfo(process->metrics, process->version, MUSELET_REVISION);
+  RegisterBuildInfo(process->metrics, process->version, std::string(SoftwareRevision()));
   return process;
 }
 
@@ -97,9 +97,11 @@ bool WaitUntilReady(Roles& roles, StopSignals& signals) {
 }
 
 void AnnounceReady(const ClusterConfig& config, const Roles& roles, const std::string& version) {
-  StartupRows rows = {{"muselet", version}};
-  for (const auto& node : roles.nodes) AddReplicaRows(*node, config.engine, rows);
+  StartupRows rows = {{"muselet", version + ", revision " + std::string(SoftwareRevision())}};
+  for (const auto& node : roles.nodes) AddNodeRows(*node, config.engine, rows);
+  for (const auto& scheduler : roles.schedulers) AddSchedulerRows(*scheduler, rows);
   for (const auto& gateway : roles.gateways) AddGatewayRows(*gateway, rows);
+  AddProcessRows(rows);
   std::fputs(FormatStartupTable(rows).c_str(), stdout);
   std::fflush(stdout);
   LogFields fields;
@@ -125,7 +127,8 @@ int RunUntilStopped(const ClusterConfig& config, Roles& roles, StopSignals& sign
 Status MakeAll(const ClusterConfig& config, ProcessContext& process, Roles& roles) {
   const Endpoints endpoints = Endpoints::InProcess(config);
   ASSIGN_OR_RETURN(const ServedModels models,
-                   ServedModels::Open(config.models, AllModels(config), /*with_text=*/true));
+                   ServedModels::Open(config.models, AllModels(config), config.engine,
+                                      /*with_text=*/true));
   for (size_t i = 0; i < config.schedulers.size(); ++i) {
     ASSIGN_OR_RETURN(auto role, SchedulerRole::Create(config, config.schedulers[i],
                                                       endpoints.schedulers[i], process));
@@ -158,16 +161,17 @@ Status MakeOne(const ClusterConfig& config, const std::string& name, ProcessCont
   for (const GatewayEntry& entry : config.gateways) {
     if (entry.name != name) continue;
     ASSIGN_OR_RETURN(const ServedModels models,
-                     ServedModels::Open(config.models, AllModels(config), /*with_text=*/true));
+                     ServedModels::Open(config.models, AllModels(config), config.engine,
+                                        /*with_text=*/true));
     ASSIGN_OR_RETURN(auto role, GatewayRole::Create(config, entry, endpoints, models, process));
     role->Start();
     roles.gateways.push_back(std::move(role));
   }
   for (const NodeEntry& entry : config.nodes) {
     if (entry.name != name) continue;
-    ASSIGN_OR_RETURN(
-        const ServedModels models,
-        ServedModels::Open(config.models, ModelsOnNode(config, name), /*with_text=*/false));
+    ASSIGN_OR_RETURN(const ServedModels models,
+                     ServedModels::Open(config.models, ModelsOnNode(config, name), config.engine,
+                                        /*with_text=*/false));
     ASSIGN_OR_RETURN(auto role, NodeRole::Create(config, entry, endpoints, models, process));
     role->Start();
     roles.nodes.push_back(std::move(role));

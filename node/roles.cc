@@ -69,7 +69,7 @@ Endpoints Endpoints::InProcess(const ClusterConfig& config) {
   Endpoints endpoints;
   endpoints.in_process = true;
   for (const SchedulerEntry& scheduler : config.schedulers) {
-    endpoints.schedulers.push_back("inproc://scheduler-" + scheduler.name);
+    endpoints.schedulers.push_back("inproc://" + scheduler.name);
   }
   return endpoints;
 }
@@ -147,7 +147,6 @@ Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig
                                          .ready = [service] { return service->Ready(); }},
                                         role->loop_.loop(), process.metrics));
   }
-  LogInfo("listening", {{"scheduler", entry.name}, {"rpc", role->service_->endpoint()}});
   return role;
 }
 
@@ -191,7 +190,7 @@ Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
   options.replica = replica.name;
   options.model = replica.model;
   options.endpoint =
-      endpoints.in_process ? "inproc://replica-" + replica.name : "tcp://" + entry.host + ":*";
+      endpoints.in_process ? "inproc://replica/" + replica.name : "tcp://" + entry.host + ":*";
   options.schedulers = endpoints.schedulers;
   options.engine = config.engine;
   options.local = {entry.name, process.instance};

@@ -57,13 +57,15 @@ class GatewayRole {
   std::future<void> Drain();
   void Stop() { loop_.Stop(); }
 
+  const std::string& name() const { return name_; }
   const std::string& http_address() const { return http_->address(); }
   const std::string& rpc_endpoint() const { return rpc_endpoint_; }  // "" = none
   bool keys_needed() const { return keys_needed_; }
 
  private:
-  explicit GatewayRole(const std::string& name) : loop_("gateway-" + name) {}
+  explicit GatewayRole(const std::string& name) : name_(name), loop_("gateway-" + name) {}
 
+  std::string name_;
   RoleLoop loop_;
   std::unique_ptr<GatewayMetrics> metrics_;
   std::unique_ptr<GatewayService> service_;
@@ -82,9 +84,14 @@ class SchedulerRole {
   void Start() { loop_.Start(); }
   void Stop() { loop_.Stop(); }
 
- private:
-  explicit SchedulerRole(const std::string& name) : loop_("scheduler-" + name) {}
+  const std::string& name() const { return name_; }
+  const std::string& endpoint() const { return service_->endpoint(); }
+  std::string admin_address() const { return admin_ ? admin_->address() : ""; }  // "" = none
 
+ private:
+  explicit SchedulerRole(const std::string& name) : name_(name), loop_("scheduler-" + name) {}
+
+  std::string name_;
   RoleLoop loop_;
   std::unique_ptr<SchedulerMetrics> metrics_;
   std::unique_ptr<SchedulerService> service_;
@@ -115,9 +122,11 @@ class NodeRole {
     ModelInfo info;
   };
   const std::vector<ReplicaSummary>& replicas() const { return summaries_; }
+  const std::string& name() const { return name_; }
+  std::string admin_address() const { return admin_ ? admin_->address() : ""; }  // "" = none
 
  private:
-  explicit NodeRole(const std::string& name) : loop_("node-" + name) {}
+  explicit NodeRole(const std::string& name) : name_(name), loop_("node-" + name) {}
   Status AddReplica(const ClusterConfig& config, const NodeEntry& entry,
                     const ReplicaEntry& replica, const Endpoints& endpoints,
                     const ServedModels& models, ProcessContext& process);
@@ -126,6 +135,7 @@ class NodeRole {
     std::unique_ptr<NodeMetrics> metrics;
     std::unique_ptr<ReplicaServer> server;
   };
+  std::string name_;
   RoleLoop loop_;
   std::vector<Replica> replicas_;
   std::vector<ReplicaSummary> summaries_;

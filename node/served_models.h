@@ -17,9 +17,11 @@ namespace muselet {
 class ServedModels {
  public:
   // Opens those of `models` whose ids are in `wanted`. Faults name the file. `with_text` also loads
-  // tokenizers and chat templates (gateways need them, nodes do not).
+  // tokenizers and chat templates (gateways need them, nodes do not). kInvalidArgument if `engine`
+  // asks for a longer context than a checkpoint has.
   static Result<ServedModels> Open(const std::vector<ModelEntry>& models,
-                                   const std::vector<std::string>& wanted, bool with_text);
+                                   const std::vector<std::string>& wanted,
+                                   const EngineOptions& engine, bool with_text);
 
   // REQUIRES: `id` was opened.
   std::shared_ptr<const Checkpoint> checkpoint(const std::string& id) const;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "node/model/model.h"
 #include "node/roles.h"
 
 namespace muselet {
@@ -15,7 +16,17 @@ using StartupRows = std::vector<std::pair<std::string, std::string>>;
 // The table as text, one row a line, names padded to one column.
 std::string FormatStartupTable(const StartupRows& rows);
 
-void AddReplicaRows(const NodeRole& node, const EngineOptions& options, StartupRows& rows);
+void AddNodeRows(const NodeRole& node, const EngineOptions& options, StartupRows& rows);
+void AddSchedulerRows(const SchedulerRole& scheduler, StartupRows& rows);
 void AddGatewayRows(const GatewayRole& gateway, StartupRows& rows);
+// What the whole process uses.
+void AddProcessRows(StartupRows& rows);
+
+// One replica's model, formats, context and KV cache.
+void AddModelRows(const std::string& model, const ModelInfo& info, const EngineOptions& options,
+                  StartupRows& rows);
+
+// "256.0 MiB", "1.50 GiB".
+std::string FormatMemory(uint64_t bytes);
 
 }  // namespace muselet

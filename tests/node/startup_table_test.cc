@@ -20,5 +20,31 @@ TEST(FormatBytes, UsesDecimalUnits) {
   EXPECT_EQ(FormatBytes(55'700'000'000), "55.70 GB");
 }
 
+TEST(FormatMemory, UsesTheUnitsOfTheConfig) {
+  EXPECT_EQ(FormatMemory(256ULL << 20), "256.0 MiB");
+  EXPECT_EQ(FormatMemory(3ULL << 29), "1.50 GiB");
+}
+
+TEST(AddModelRows, ShowFormatsBlocksAndTokens) {
+  ModelInfo info;
+  info.architecture = "llama";
+  info.numerics_id = "cpu/lanes8-v1/q8_0+q4_1/int8/kv-f16/strict";
+  info.context_tokens = 8192;
+  info.block_tokens = 16;
+  info.kv_groups = {{728, 0}, {1000, 64}};
+  info.weight_bytes = 96'576'768;
+  info.kv_bytes = 268'369'920;
+  info.parameter_count = 134'515'008;
+  StartupRows rows;
+  AddModelRows("smol", info, {}, rows);
+  EXPECT_EQ(FormatStartupTable(rows),
+            "  model     smol: llama, 134.5 M parameters, 92.1 MiB of weights\n"
+            "  formats   q8_0+q4_1 weights, int8 activations, f16 KV\n"
+            "  numerics  cpu/lanes8-v1/q8_0+q4_1/int8/kv-f16/strict\n"
+            "  context   8192 tokens a sequence\n"
+            "  KV cache  255.9 MiB: 728 blocks of 16, 11648 tokens, for at most 64 sequences at "
+            "once\n");
+}
+
 }  // namespace
 }  // namespace muselet

@@ -72,7 +72,12 @@ PeerLinkOptions GatewayService::LinkOptions() const {
 Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
   for (uint32_t i = 0; i < options_.schedulers.size(); ++i) {
     PeerLink::Callbacks callbacks;
-    callbacks.up = [this, i] { Drive(SchedulerUp{i}); };
+    callbacks.up = [this, i, before = std::make_shared<bool>(false)] {
+      const bool again = std::exchange(*before, true);
+      LogInfo(again ? "reconnected to a scheduler" : "connected to a scheduler",
+              {{"endpoint", options_.schedulers[i]}});
+      Drive(SchedulerUp{i});
+    };
     callbacks.down = [this, i](const std::string& why, bool on_purpose) {
       const LogFields fields = {{"endpoint", options_.schedulers[i]}, {"why", why}};
       if (on_purpose) {
@@ -81,12 +86,14 @@ Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
         LogWarn("lost a scheduler", fields);
       }
       tables_[i].clear();
+      TellReplicas();
       Drive(SchedulerDown{i});
     };
     callbacks.message = [this, i](Message message) {
       auto* table = std::get_if<ModelTable>(&message);
       if (table != nullptr) {
         tables_[i] = std::move(table->models);
+        TellReplicas();
       } else {
         Drive(FromScheduler{i, std::move(message)});
       }
@@ -134,6 +141,13 @@ const ModelState* GatewayService::FindState(const std::string& model) const {
     }
   }
   return best;
+}
+
+void GatewayService::TellReplicas() {
+  for (const GatewayModel& model : options_.models) {
+    const ModelState* state = FindState(model.id);
+    if (state != nullptr) Drive(ReplicasReady{model.id, state->replicas_ready});
+  }
 }
 
 std::vector<ServedModel> GatewayService::Models() const {
@@ -297,6 +311,14 @@ void GatewayService::Tell(Delivered& event) {
   ActiveRequest& active = *found->second;
   for (const uint32_t choice : active.Deliver(std::move(event), loop_.NowUs()))
     pending_.push_back(StopChoice{{request, choice}});
+}
+
+void GatewayService::Tell(const Reattempted& event) {
+  LogWarn("an attempt of a request ended early, the next one begins",
+          {{"request", event.request.ToString()},
+           {"attempt", event.attempt},
+           {"cause", event.cause.message()},
+           {"node", event.endpoint}});
 }
 
 void GatewayService::Tell(const Ended& event) {

@@ -91,8 +91,11 @@ class GatewayService final : public GenerationService {
   void Admit(const RequestId& id, Result<PreparedPrompt> prepared);
   // Feeds the owner and carries out what it says, until nothing is left to say.
   void Drive(OwnerInput input);
+  // To the owner: how many replicas each model has now, as far as a scheduler says.
+  void TellReplicas();
   void Tell(const Ticketed& event);
   void Tell(Delivered& event);
+  void Tell(const Reattempted& event);
   void Tell(const Ended& event);
   void Fail(const RequestId& id, const GenerationError& error);
 

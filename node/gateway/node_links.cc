@@ -26,7 +26,11 @@ NodeLinks::Node* NodeLinks::Open(const std::string& endpoint) {
   const auto found = nodes_.find(endpoint);
   if (found != nodes_.end()) return &found->second;
   PeerLink::Callbacks callbacks;
-  callbacks.up = [this, endpoint] { Flush(endpoint, nodes_.at(endpoint)); };
+  callbacks.up = [this, endpoint, before = std::make_shared<bool>(false)] {
+    const bool again = std::exchange(*before, true);
+    LogInfo(again ? "reconnected to a node" : "connected to a node", {{"endpoint", endpoint}});
+    Flush(endpoint, nodes_.at(endpoint));
+  };
   callbacks.down = [this, endpoint](const std::string& why, bool on_purpose) {
     nodes_.at(endpoint).waiting.clear();
     const LogFields fields = {{"endpoint", endpoint}, {"why", why}};

@@ -132,6 +132,10 @@ void RequestOwner::Handle(const NodeLost& input) {
     EndAttempt(requests_.at(id), Unavailable("the node was lost: " + input.reason));
 }
 
+void RequestOwner::Handle(const ReplicasReady& input) {
+  replicas_ready_[input.model] = input.count;
+}
+
 void RequestOwner::Handle(const OwnerTick&) {
   std::vector<RequestId> ids;
   ids.reserve(requests_.size());
@@ -149,11 +153,7 @@ void RequestOwner::TickRequest(Request& request) {
   }
   if (request.phase == Phase::kRunning) return;
   if (now_us_ - request.attempt_began_us >= options_.limits.place_timeout_us) {
-    const bool asked = request.phase == Phase::kPlaced;
-    End(request.record.request,
-        Unavailable(asked ? "no replica became free in time; retry later"
-                          : "no scheduler is reachable; retry later"),
-        1'000'000);
+    End(request.record.request, Unavailable(WhyNoPlace(request) + "; retry later"), 1'000'000);
     return;
   }
   if (now_us_ < request.next_place_us) return;
@@ -163,6 +163,17 @@ void RequestOwner::TickRequest(Request& request) {
     SendPlace(request);
     request.next_place_us = now_us_ + options_.place_repeat_us;
   }
+}
+
+std::string RequestOwner::WhyNoPlace(const Request& request) const {
+  if (request.phase != Phase::kPlaced) return "no scheduler is reachable";
+  const std::string& model = request.record.model;
+  const auto known = replicas_ready_.find(model);
+  if (known == replicas_ready_.end())
+    return "the scheduler found no replica of " + model + " in time";
+  if (known->second == 0) return "no replica of " + model + " is ready";
+  return "all replicas of " + model + " (" + std::to_string(known->second) +
+         " ready) were full until the place timeout";
 }
 
 void RequestOwner::OnTicket(uint32_t scheduler, const Ticket& ticket) {
@@ -413,6 +424,7 @@ void RequestOwner::EndAttempt(Request& request, const Status& why) {
     return;
   }
   SendRelease(request);
+  out_.events.push_back(Reattempted{id, request.attempt, why, request.endpoint});
   const bool progressed = request.progressed;
   request.phase = Phase::kWaiting;
   request.progressed = false;

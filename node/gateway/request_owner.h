@@ -77,9 +77,13 @@ struct NodeLost {  // unreachable, silent, or restarted
   std::string endpoint;
   std::string reason;
 };
+struct ReplicasReady {  // as the schedulers' tables say; told when it changes
+  std::string model;
+  uint32_t count = 0;
+};
 struct OwnerTick {};
 using OwnerInput = std::variant<StartRequest, CancelRequest, StopChoice, SchedulerUp, SchedulerDown,
-                                FromScheduler, FromNode, NodeLost, OwnerTick>;
+                                FromScheduler, FromNode, NodeLost, ReplicasReady, OwnerTick>;
 
 // What the owner tells about a request, in order.
 struct Ticketed {  // a place was found for an attempt
@@ -94,12 +98,18 @@ struct Delivered {
   uint32_t cached_prompt_tokens = 0;
   std::vector<SampledToken> prompt_logprobs;  // with the first tokens of choice 0, if asked for
 };
+struct Reattempted {  // an attempt ended early; the next one begins
+  RequestId request;
+  uint32_t attempt = 0;  // of the one that ended
+  Status cause;
+  std::string endpoint;  // of the node that it ran on; empty = none yet
+};
 struct Ended {  // the last event of a request
   RequestId request;
   Status status;  // OK: every choice has finished
   int64_t retry_after_us = 0;
 };
-using OwnerEvent = std::variant<Ticketed, Delivered, Ended>;
+using OwnerEvent = std::variant<Ticketed, Delivered, Reattempted, Ended>;
 
 struct ToScheduler {
   uint32_t scheduler = 0;
@@ -166,6 +176,7 @@ class RequestOwner {
   void Handle(FromScheduler& input);
   void Handle(FromNode& input);
   void Handle(const NodeLost& input);
+  void Handle(const ReplicasReady& input);
   void Handle(const OwnerTick&);
 
   void OnTicket(uint32_t scheduler, const Ticket& ticket);
@@ -184,10 +195,12 @@ class RequestOwner {
   void FinishChoice(Request& request, uint32_t choice, FinishReason finish);
   void End(const RequestId& id, Status status, int64_t retry_after_us = 0);
   void TickRequest(Request& request);
+  std::string WhyNoPlace(const Request& request) const;
   std::optional<uint32_t> PickScheduler(const Request& request) const;
 
   RequestOwnerOptions options_;
   std::vector<bool> scheduler_up_;
+  std::unordered_map<std::string, uint32_t> replicas_ready_;  // by model, as told
   Requests requests_;
   OwnerCounters counters_;
   OwnerOutput out_;     // of the running Step

@@ -44,6 +44,8 @@ class Comparison:
 
     def add_compared(self, case, ours, theirs, candidates, seconds):
         """`ours()` and `theirs(options, short)`; seconds = (ours, theirs, one short run of theirs)."""
+        if len(candidates) == 1:
+            self.best[case], candidates = candidates[0], []
         for options in candidates:
             self.plan.append(Turn(case, "tuning", seconds[2], lambda o=options: theirs(o, True), options))
         for _ in range(self.turns):

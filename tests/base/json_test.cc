@@ -30,9 +30,9 @@ TEST(ParseJson, SaysWhatIsWrongAndWhere) {
        "line 1, column 15, byte 14", "t"},
       {"[1e999]", "number out of range: 1e999", "line 1, column 2, byte 1", ""},
       {"1e999", "number out of range: 1e999", "line 1, column 1, byte 0", ""},
-      {"{\n \"a\": \"x\xC3\x28\"}", "ill-formed UTF-8", "line 2, column 9, byte 10", ""},
+      {"{\n \"a\": \"x\xC3\x28\"}", "ill-formed UTF-8", "line 2, column 10, byte 11", ""},
       {"{\"a\":1,\n\"m\": {\"k\\\"\": 1,\"k\\\"\": 2}}", "duplicate key",
-       "line 2, column 15, byte 22", "k\""},
+       "line 2, column 16, byte 23", "k\""},
       {R"({"model":"a","model":"b"})", "duplicate key \"model\"", "line 1, column 14, byte 13",
        "model"},
       {R"({"m": [[[[1]]]]})", "nested deeper than 4 levels", "line 1, column 10, byte 9", "m"},
@@ -88,9 +88,9 @@ TEST(ParseJson, QuotesTheTextInOneLineOfWholeCharacters) {
   const auto message = [](const std::string& key) {
     return ParseJson("{\"" + key + "\":1,\"" + key + "\":2}").status().message();
   };
-  EXPECT_EQ(message("a\\n\\u007f"), "duplicate key \"a??\"");
+  EXPECT_EQ(message("a\\n\\u007f"), "duplicate key \"a??\" (line 1, column 16, byte 15)");
   const std::string cut = message(std::string(63, 'x') + "\u4E16");
-  EXPECT_EQ(cut, "duplicate key \"" + std::string(63, 'x') + "\"");
+  EXPECT_EQ(cut, "duplicate key \"" + std::string(63, 'x') + "\" (line 1, column 73, byte 72)");
 }
 
 TEST(JsonMembers, NameTheKeyAndTheTypeTheyExpected) {

@@ -362,7 +362,14 @@ TEST_F(GenerationServiceTest, ASilentNodeIsLeftForAnotherOneAndTheClientSeesOneS
   FakeNode other(loop_, context_, "n1", "tcp://127.0.0.1:0");
   scheduler_.node = other.endpoint();
   node_.deaf = true;
-  ASSERT_TRUE(AwaitSubmit(other));
+  ::testing::internal::CaptureStderr();
+  const bool submitted = AwaitSubmit(other);
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  ASSERT_TRUE(submitted);
+  EXPECT_NE(log.find("an attempt of a request ended early"), std::string::npos) << log;
+  EXPECT_NE(log.find("request=\"" + last_id_.ToString() + "\"  attempt=0"), std::string::npos)
+      << log;
+  EXPECT_NE(log.find("node=\"" + node_.endpoint() + "\""), std::string::npos) << log;
   EXPECT_EQ(other.submits[0].attempt, 1U);
   EXPECT_EQ(other.submits[0].generated, seen->Ids());
   node_.Step();  // it was only slow: what it says now is late

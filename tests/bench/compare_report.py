@@ -19,6 +19,13 @@ RATIOS = {
     "server_32": ("server, MT-bench prompts, 32 streams (llama-server)", 3.5, 5.0),
 }
 READ_BOUND_GOAL = 0.85
+INTRODUCTION = [
+    "Made by `tests/bench/compare.sh` from the raw reports in `results/` (`tests/bench/compare_report.py`); a test fails",
+    "when the two differ. Medians; muselet and llama.cpp in turns, same file, prompts and answer lengths, default mode;",
+    "llama.cpp with its best options of those tried."]
+PROFILE_METHOD = [
+    "`perf record` of the server process (cpu-clock, 997 Hz) over one load of `muselet bench`; a sample belongs to the",
+    "kernels if its function is in `node/cpu`, the waiting of the thread pool left out."]
 
 
 def load(folder):
@@ -63,7 +70,8 @@ def rate_rows(results):
             if share >= READ_BOUND_GOAL and ratio >= floor:
                 reached = "goal"
             title += f"; {100 * share:.0f} % of the read bound"
-        yield row(title, f"{ours:.1f} tok/s", f"{theirs:.1f} tok/s", f"{ratio:.2f} ×", f"{floor:g} ×", goal_text, reached)
+        yield row(title, f"{ours:.1f} tok/s", f"{theirs:.1f} tok/s", f"{ratio:.2f} ×", f"{floor:g} ×", goal_text,
+                  reached)
 
 
 def ttft_row(results):
@@ -115,8 +123,8 @@ def circumstances(run):
              f"- {run['cpu']['name']}, {run['cpu']['cpus']} CPUs, Linux {run['kernel']}; flags: {run['cpu']['flags']}",
              f"- measured limits: reads {limits['read_bytes_per_s'] / 1e9:.1f} GB/s, "
              f"{limits['f32_flops'] / 1e9:.0f} GFLOP/s in f32, {limits['int8_ops'] / 1e9:.0f} GOP/s in int8",
-             f"- {run['model']} (sha256 {run['model_sha256'][:16]}…), {limits['weight_bytes'] / 1e6:.1f} MB read a token; "
-             f"{limits['numerics_id']}, {limits['device']}",
+             f"- {run['model']} (sha256 {run['model_sha256'][:16]}…), "
+             f"{limits['weight_bytes'] / 1e6:.1f} MB read a token; {limits['numerics_id']}, {limits['device']}",
              f"- peer: {run['peer']['name']}, {run['peer']['build']}",
              f"- load average {run['load_average'][0]} before and {run['load_average_after'][0]} after; "
              f"{run['busy_cpus_before']:.2f} CPUs were busy with other things at the start"]
@@ -166,17 +174,12 @@ def profile_lines(results):
 def report(folder):
     results = load(folder)
     rows = [*rate_rows(results), *ttft_row(results), *itl_rows(results), *share_rows(results)]
-    lines = ["# Results", "",
-             "Made by `tests/bench/compare.sh` from the raw reports in `results/` (`tests/bench/compare_report.py`); a test "
-             "fails when the two differ. Medians; muselet and llama.cpp in turns, same file, prompts and answer lengths, "
-             "default mode; llama.cpp with its best options of those tried.", "", *circumstances(results["run"]),
+    lines = ["# Results", "", *INTRODUCTION, "", *circumstances(results["run"]),
              *table(["case", "muselet", "llama.cpp", "ratio", "floor", "goal", "reached"], rows)]
-    lines += ["## Servers", "", "Time to the first token and between tokens in ms; from start to ready in s; resident MB.",
-              "", *table(["streams", "server", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99", "ready", "resident"],
-                         server_lines(results))]
-    lines += ["## Where the processor time goes at 32 streams", "",
-              "`perf record` of the server process (cpu-clock, 997 Hz) over one load of `muselet bench`; a sample belongs to "
-              "the kernels if its function is in `node/cpu` and not in the thread pool.", "",
+    lines += ["## Servers", "", "Time to the first token and between tokens in ms; start to ready in s; resident MB.", "",
+              *table(["streams", "server", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99", "ready", "resident"],
+                     server_lines(results))]
+    lines += ["## Where the processor time goes at 32 streams", "", *PROFILE_METHOD, "",
               *table(["part", "share"], profile_lines(results))]
     lines += ["## Turns", "", "In the order taken; the last column is the load average at the start of each.", "",
               *table(["case", "engine", "options", "values", "unit", "load"], turn_lines(results))]

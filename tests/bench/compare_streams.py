@@ -60,7 +60,7 @@ class Stream:
                 return
 
     def gaps(self, begin, end):
-        """Times between pieces that came in (begin, end]; a gap that is still open at `end` counts as far as it goes."""
+        """Times between pieces that came in (begin, end]; one still open at `end` counts as far as it goes."""
         found = [b - a for a, b in zip(self.times, self.times[1:]) if begin < b <= end]
         last = [t for t in self.times if t <= end]
         if last and not self.ended and end - last[-1] > max(found, default=0):

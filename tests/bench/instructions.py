@@ -54,13 +54,13 @@ def count(program=PROGRAM):
         for level in levels():
             out = pathlib.Path(folder) / level
             out.mkdir()
-            command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}/callgrind.out",
-                       program, level]
+            command = ["valgrind", "--tool=callgrind", "--instr-atstart=no",
+                       f"--callgrind-out-file={out}/callgrind.out", program, level]
             runs.append((out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)))
         for out, run in runs:
             _, errors = run.communicate()
             if run.returncode != 0:
-                raise RuntimeError(f"hot_loops {out.name} under callgrind ended with {run.returncode}:\n{errors[-2000:]}")
+                raise RuntimeError(f"hot_loops {out.name} under callgrind: exit {run.returncode}\n{errors[-2000:]}")
             counts.update(profiles(out))
     return version, dict(sorted(counts.items()))
 

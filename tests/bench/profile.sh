@@ -13,4 +13,4 @@ cd "$root"
 command -v perf >/dev/null || { echo "profile.sh: perf is not installed (apt-get install linux-perf)" >&2; exit 2; }
 deploy/build.sh model_bench
 deploy/fetch_model.sh >/dev/null
-python3 tests/bench/profile.py "$output"
+python3 tests/bench/step_profile.py "$output"

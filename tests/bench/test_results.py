@@ -88,7 +88,8 @@ def test_a_long_prompt_that_waits_too_long_misses_the_floor(results):
 
 @pytest.mark.parametrize("value, floor, goal, lower, expected", [
     (5.0, 3.5, 5.0, False, "goal"), (3.6, 3.5, 5.0, False, "floor"), (3.4, 3.5, 5.0, False, "**below the floor**"),
-    (0.03, 0.08, 0.04, True, "goal"), (0.05, 0.08, 0.04, True, "floor"), (0.09, 0.08, 0.04, True, "**below the floor**"),
+    (0.03, 0.08, 0.04, True, "goal"), (0.05, 0.08, 0.04, True, "floor"),
+    (0.09, 0.08, 0.04, True, "**below the floor**"),
     (9.0, 2.0, None, False, "floor")])
 def test_verdicts(value, floor, goal, lower, expected):
     assert compare_report.verdict(value, floor, goal, lower) == expected

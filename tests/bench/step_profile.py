@@ -6,7 +6,7 @@ fell in. The limit of a phase is the time that the machine needs at least: for p
 weights once and of the multiplications at the measured int8 rate, for attention reading the keys and values; the other
 phases work in the caches on data that is there anyway: their limit is zero.
 
-Usage: profile.py [--programs DIR] OUTPUT
+Usage: step_profile.py [--programs DIR] OUTPUT
 """
 import argparse
 import json
@@ -27,7 +27,8 @@ PHASES = [("waiting in the thread pool", r"^muselet::cpu::ThreadPool::(?!Paralle
           ("products", r"^muselet::cpu::.*(MatMul|Multiply|Panel|Product)"),
           ("attention", r"^muselet::cpu::.*(Attend|Attention|Score|SumValues|MergeChunk|Softmax)"),
           ("rounding to int8", r"^muselet::cpu::.*Quantize"), ("norm", r"^muselet::cpu::.*Norm"),
-          ("activation", r"^muselet::cpu::.*Silu"), ("rotation, key/value write", r"^muselet::cpu::.*(Rope|Rotate|KvWrite)"),
+          ("activation", r"^muselet::cpu::.*Silu"),
+          ("rotation, key/value write", r"^muselet::cpu::.*(Rope|Rotate|KvWrite)"),
           ("other row operations", r"^muselet::cpu::"), ("model and program", r"^muselet::")]
 
 
@@ -86,9 +87,9 @@ def main():
         limits = json.loads(pathlib.Path(report.name).read_text())
     cpu = compare_machine.cpu_description()
     lines = ["# Profile of a decode step", "",
-             "Made by `tests/bench/profile.sh` (how: see there and in `profile.py`).", "",
-             f"- {compare_machine.now()}, commit {compare_machine.git('rev-parse', '--short=12', 'HEAD')}, {MODEL.name}, "
-             f"{limits['numerics_id']}, {limits['device']}",
+             "Made by `tests/bench/profile.sh` (how: see there and in `step_profile.py`).", "",
+             f"- {compare_machine.now()}, commit {compare_machine.git('rev-parse', '--short=12', 'HEAD')}, "
+             f"{MODEL.name}, {limits['numerics_id']}, {limits['device']}",
              f"- {cpu['name']}, {cpu['cpus']} CPUs; flags: {cpu['flags']}",
              f"- reads {limits['read_bytes_per_s'] / 1e9:.1f} GB/s, {limits['int8_ops'] / 1e9:.0f} GOP/s in int8; "
              f"{busy:.2f} CPUs were busy with other things at the start", ""]

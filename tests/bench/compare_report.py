@@ -20,9 +20,9 @@ RATIOS = {
 }
 READ_BOUND_GOAL = 0.85
 INTRODUCTION = [
-    "Made by `tests/bench/compare.sh` from the raw reports in `results/` (`tests/bench/compare_report.py`); a test fails",
-    "when the two differ. Medians; muselet and llama.cpp in turns, same file, prompts and answer lengths, default mode;",
-    "llama.cpp with its best options of those tried."]
+    "Made by `tests/bench/compare.sh` from the raw reports in `results/` (`tests/bench/compare_report.py`); a test",
+    "fails when the two differ. Medians; muselet and llama.cpp in turns, same file, prompts and answer lengths,",
+    "default mode; llama.cpp with its best options of those tried."]
 PROFILE_METHOD = [
     "`perf record` of the server process (cpu-clock, 997 Hz) over one load of `muselet bench`; a sample belongs to the",
     "kernels if its function is in `node/cpu`, the waiting of the thread pool left out."]
@@ -176,7 +176,8 @@ def report(folder):
     rows = [*rate_rows(results), *ttft_row(results), *itl_rows(results), *share_rows(results)]
     lines = ["# Results", "", *INTRODUCTION, "", *circumstances(results["run"]),
              *table(["case", "muselet", "llama.cpp", "ratio", "floor", "goal", "reached"], rows)]
-    lines += ["## Servers", "", "Time to the first token and between tokens in ms; start to ready in s; resident MB.", "",
+    lines += ["## Servers", "", "Time to the first token and between tokens in ms; start to ready in s; resident MB.",
+              "",
               *table(["streams", "server", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99", "ready", "resident"],
                      server_lines(results))]
     lines += ["## Where the processor time goes at 32 streams", "", *PROFILE_METHOD, "",

@@ -12,32 +12,46 @@ bool HasAvx2() {
 #endif
 }
 
+bool HasAvx512() {
+#if defined(__x86_64__)
+  return Avx512Kernels() != nullptr && HasAvx2() && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
+}
+
+// The best level that runs here.
+IsaLevel BestLevel() {
+  if (HasAvx512()) return IsaLevel::kAvx512;
+  return HasAvx2() ? IsaLevel::kAvx2 : IsaLevel::kScalar;
+}
+
 }  // namespace
 
 Result<const Kernels*> SelectKernels(IsaLevel level) {
-  switch (level) {
-    case IsaLevel::kScalar:
-      return &ScalarKernels();
-    case IsaLevel::kAuto:
-      return HasAvx2() ? Avx2Kernels() : &ScalarKernels();
-    case IsaLevel::kAvx2:
-      if (HasAvx2()) return Avx2Kernels();
-      return Unavailable(
-          "cpu.isa: avx2 needs a processor with AVX2, FMA and F16C; choose auto or scalar");
-    case IsaLevel::kAvx512:
-      break;
+  if (level == IsaLevel::kAuto) level = BestLevel();
+  if (level == IsaLevel::kScalar) return &ScalarKernels();
+  if (level == IsaLevel::kAvx2) {
+    if (HasAvx2()) return Avx2Kernels();
+    return Unavailable(
+        "cpu.isa: avx2 needs a processor with AVX2, FMA and F16C; choose auto or scalar");
   }
-  return Unavailable("cpu.isa: avx512 is not in this build; choose auto, avx2 or scalar");
+  if (HasAvx512()) return Avx512Kernels();
+  return Unavailable(
+      "cpu.isa: avx512 needs a processor with AVX-512 F, BW, VL and VNNI; choose auto");
 }
 
 std::vector<std::string> IsaLevelNames() {
   std::vector<std::string> names = {"auto", "scalar"};
   if (Avx2Kernels() != nullptr) names.emplace_back("avx2");
+  if (Avx512Kernels() != nullptr) names.emplace_back("avx512");
   return names;
 }
 
 std::string_view IsaName(IsaLevel level) {
-  if (level == IsaLevel::kAuto) return HasAvx2() ? "avx2" : "scalar";
+  if (level == IsaLevel::kAuto) level = BestLevel();
   return level == IsaLevel::kAvx2 ? "avx2" : level == IsaLevel::kAvx512 ? "avx512" : "scalar";
 }
 

@@ -119,5 +119,7 @@ struct Kernels {
 const Kernels& ScalarKernels();
 // Needs AVX2, FMA and F16C; null in a build for another processor family.
 const Kernels* Avx2Kernels();
+// Needs AVX-512 F, BW, VL and VNNI besides; null likewise.
+const Kernels* Avx512Kernels();
 
 }  // namespace muselet::cpu

@@ -278,7 +278,7 @@ TEST_F(ConfigLoaderTest, ReportsEveryFaultAtOnceInTheOrderOfTheFile) {
                   "directory is needed)",
                   "c.yaml:2:21: models[1].path: missing (GGUF file or Hugging Face directory)",
                   "c.yaml:2:22: models[1].pth: unknown key (did you mean path?)",
-                  "c.yaml:3:12: cpu.isa: expected one of auto, scalar, avx2, found \"sse\"",
+                  "c.yaml:3:12: cpu.isa: expected one of auto, scalar, avx2, avx512, found \"sse\"",
                   "c.yaml:4:1: x: unknown key"));
 }
 

@@ -8,6 +8,7 @@
 #include "base/device/dequantize.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/packed_matrix.h"
+#include "tests/node/cpu/emulated_vnni.h"
 #include "tests/node/cpu/random_data.h"
 
 namespace muselet::cpu {
@@ -23,6 +24,23 @@ using testing::SameBits;
   const auto kernels##_found = SelectKernels(IsaLevel::kAvx2);                  \
   if (!kernels##_found.ok()) GTEST_SKIP() << "no such ISA: AVX2, FMA and F16C"; \
   const Kernels& kernels = **kernels##_found
+
+struct Level {
+  const char* name;
+  Kernels kernels;
+};
+
+// Every level of int8 products that can run here; where AVX-512 is missing, its code runs with the
+// instruction of VNNI spelled out.
+std::vector<Level> Int8Levels() {
+  const auto avx2 = SelectKernels(IsaLevel::kAvx2);
+  if (!avx2.ok()) return {};
+  std::vector<Level> levels = {{"avx2", **avx2}, {"emulated VNNI", **avx2}};
+  levels.back().kernels.matmul_int8 = muselet::testing::EmulatedVnniMatMulInt8;
+  if (const auto avx512 = SelectKernels(IsaLevel::kAvx512); avx512.ok())
+    levels.push_back({"avx512", **avx512});
+  return levels;
+}
 
 // Rounded rows and the memory behind them.
 struct QuantizedInput {
@@ -73,7 +91,7 @@ std::vector<Product> Products() {
   for (const DType dtype : kMatrixDTypes) {
     for (const bool int8 : {false, true}) {
       if (int8 && !IsQuantized(dtype)) continue;
-      for (const uint32_t rows : {1U, 2U, 3U, 4U, 7U, 8U, 9U, 31U, 32U, 33U})
+      for (const uint32_t rows : {1U, 2U, 3U, 4U, 5U, 6U, 7U, 8U, 9U, 13U, 31U, 32U, 33U})
         shapes.push_back({dtype, rows, 40, 256, 1, false, int8});
       for (const uint32_t outputs : {1U, 7U, 9U, 31U, 33U, 65U})
         shapes.push_back({dtype, 5, outputs, 256, 1, true, int8});
@@ -85,8 +103,9 @@ std::vector<Product> Products() {
   return shapes;
 }
 
-TEST(MatMulKernelTest, Avx2GivesTheScalarBits) {
-  SKIP_WITHOUT_AVX2(avx2);
+TEST(MatMulKernelTest, LevelsGiveTheScalarBits) {
+  const std::vector<Level> levels = Int8Levels();
+  if (levels.empty()) GTEST_SKIP() << "no such ISA: AVX2, FMA and F16C";
   ThreadPool pool(1);
   uint32_t seed = 1;
   for (const Product& shape : Products()) {
@@ -95,10 +114,11 @@ TEST(MatMulKernelTest, Avx2GivesTheScalarBits) {
     ASSERT_TRUE(packed.ok()) << packed.status().message();
     const auto x = RandomFloats(size_t{shape.rows} * shape.columns, ++seed);
     const auto bias = RandomFloats(shape.outputs, ++seed);
-    EXPECT_TRUE(SameBits(Multiply(ScalarKernels(), shape, (*packed)->view(), x, bias),
-                         Multiply(avx2, shape, (*packed)->view(), x, bias)))
-        << weight.view.ToString() << " x " << shape.rows << " rows, " << shape.segments
-        << " segments, int8 " << shape.int8;
+    const auto expected = Multiply(ScalarKernels(), shape, (*packed)->view(), x, bias);
+    for (const Level& level : levels)
+      EXPECT_TRUE(SameBits(expected, Multiply(level.kernels, shape, (*packed)->view(), x, bias)))
+          << level.name << ": " << weight.view.ToString() << " x " << shape.rows << " rows, "
+          << shape.segments << " segments, int8 " << shape.int8;
   }
 }
 
@@ -135,7 +155,8 @@ TEST(MatMulKernelTest, ScalarComesCloseToDoubles) {
 
 // All values of weights and inputs at their largest magnitude: no intermediate may saturate.
 TEST(MatMulKernelTest, ExtremeValuesDoNotSaturate) {
-  SKIP_WITHOUT_AVX2(avx2);
+  const std::vector<Level> levels = Int8Levels();
+  if (levels.empty()) GTEST_SKIP() << "no such ISA: AVX2, FMA and F16C";
   ThreadPool pool(1);
   for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ6_K}) {
     for (const uint8_t fill : {0x00, 0x7F, 0x80, 0xFF}) {
@@ -151,8 +172,9 @@ TEST(MatMulKernelTest, ExtremeValuesDoNotSaturate) {
       std::vector<float> x(512, 3.0F);
       for (size_t i = 256; i < 512; ++i) x[i] = i % 2 == 0 ? -3.0F : 3.0F;
       const auto scalar = Multiply(ScalarKernels(), shape, (*packed)->view(), x, {});
-      EXPECT_TRUE(SameBits(scalar, Multiply(avx2, shape, (*packed)->view(), x, {})))
-          << traits.name << " filled with " << int{fill};
+      for (const Level& level : levels)
+        EXPECT_TRUE(SameBits(scalar, Multiply(level.kernels, shape, (*packed)->view(), x, {})))
+            << level.name << ": " << traits.name << " filled with " << int{fill};
     }
   }
 }

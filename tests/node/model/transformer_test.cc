@@ -216,7 +216,9 @@ TEST(TransformerTest, RefusesWhatItCannotCompute) {
   EXPECT_EQ(LoadFault(RandomCheckpoint({}), small), StatusCode::kResourceExhausted);
   EngineOptions level = options;
   level.cpu.isa = IsaLevel::kAvx512;
-  EXPECT_EQ(LoadFault(RandomCheckpoint({}), level), StatusCode::kUnavailable);
+  if (!cpu::SelectKernels(level.cpu.isa).ok()) {
+    EXPECT_EQ(LoadFault(RandomCheckpoint({}), level), StatusCode::kUnavailable);
+  }
 }
 
 TEST(WeightsTest, SegmentsDependOnTheModelOnly) {

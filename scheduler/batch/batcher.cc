@@ -226,7 +226,7 @@ void Batcher::Commit(uint64_t plan_number, const StepResult& result, int64_t ste
   Outstanding record = TakeOldest(plan_number);
   CHECK(result.slices.size() == record.slices.size(), "plan ", plan_number, " has ",
         record.slices.size(), " slices, its result ", result.slices.size());
-  step_time_.Observe(record.load, step_us);
+  ObserveTime(record, step_us);
   for (size_t i = 0; i < record.slices.size(); ++i) {
     CommitSlice(record.slices[i], result.slices[i]);
   }

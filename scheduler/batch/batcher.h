@@ -125,7 +125,8 @@ class Batcher {
  private:
   struct Outstanding {
     uint64_t number = 0;
-    StepLoad load;
+    StepLoad decodes;
+    StepLoad prefill;
     struct Slice {
       SequenceSlot slot;
       uint32_t first_position;
@@ -164,6 +165,12 @@ class Batcher {
   Draft NewDraft();
   void PlanDecodes(Draft& draft);
   int64_t PrefillLimitUs(const Draft& draft) const;
+  double DecodesUs(const Outstanding& step) const;
+  double PredictUs(const Outstanding& step) const;
+  const StepTimeModel& PrefillTime(const Outstanding& step) const {
+    return step.decodes.rows > 0 ? added_time_ : prefill_time_;
+  }
+  void ObserveTime(const Outstanding& step, int64_t step_us);
   void PlanPrefill(Draft& draft, int64_t now_us);
   void PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t now_us, bool& blocked);
   bool PlanChunk(Draft& draft, Sequence& sequence);
@@ -205,7 +212,11 @@ class Batcher {
   const BatchModel model_;
   PrefixCache cache_;
   const uint32_t context_tokens_;
-  StepTimeModel step_time_;
+  // A step takes what its decodes alone take, and what its prefill adds to that. Learned apart: the
+  // first is the measure for the second, and must not change while there is prefill in every step.
+  StepTimeModel decode_time_;
+  StepTimeModel prefill_time_;  // of steps without decodes
+  StepTimeModel added_time_{StepTimeModel::kAddedRows};
   std::array<FairShare, 3> shares_;  // by class
   BatchCounters counters_;
 

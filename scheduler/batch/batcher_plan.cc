@@ -31,7 +31,7 @@ StepPlan Batcher::Plan(int64_t now_us) {
     PlanPrefill(draft, now_us);
     if (!draft.plan.empty()) {
       draft.plan.number = draft.record.number = next_plan_++;
-      draft.plan.predicted_us = static_cast<int64_t>(step_time_.PredictUs(draft.record.load));
+      draft.plan.predicted_us = static_cast<int64_t>(PredictUs(draft.record));
       ++counters_.plans;
       outstanding_.push_back(std::move(draft.record));
       return std::move(draft.plan);
@@ -56,7 +56,7 @@ Batcher::Draft Batcher::NewDraft() {
   if (!spare_records_.empty()) {
     draft.record = std::move(spare_records_.back());
     spare_records_.pop_back();
-    draft.record.load = {};
+    draft.record.decodes = draft.record.prefill = {};
     draft.record.slices.clear();
   }
   return draft;
@@ -96,9 +96,9 @@ void Batcher::PlanDecodes(Draft& draft) {
   ListRunning(decodes_left_out_);
   for (Sequence* sequence : running_) {
     if (!MayTakeRows(*sequence) || sequence->prefilling()) continue;
-    const StepLoad load = draft.record.load + SliceLoad(sequence->planned, 1);
+    const StepLoad load = draft.record.decodes + SliceLoad(sequence->planned, 1);
     const bool fits = draft.plan.row_count() < options_.step_tokens_max &&
-                      step_time_.PredictUs(load) <= static_cast<double>(options_.step_max_us);
+                      decode_time_.PredictUs(load) <= static_cast<double>(options_.step_max_us);
     if (!fits && !draft.plan.empty()) {
       left_out = true;
       continue;
@@ -110,6 +110,22 @@ void Batcher::PlanDecodes(Draft& draft) {
   decodes_left_out_ = left_out;
 }
 
+double Batcher::DecodesUs(const Outstanding& step) const {
+  return step.decodes.rows > 0 ? decode_time_.PredictUs(step.decodes) : 0;
+}
+
+double Batcher::PredictUs(const Outstanding& step) const {
+  return DecodesUs(step) + (step.prefill.rows > 0 ? PrefillTime(step).PredictUs(step.prefill) : 0);
+}
+
+void Batcher::ObserveTime(const Outstanding& step, int64_t step_us) {
+  if (step_us <= 0) return;
+  if (step.prefill.rows == 0) return decode_time_.Observe(step.decodes, step_us);
+  if (step.decodes.rows == 0) return prefill_time_.Observe(step.prefill, step_us);
+  const auto added_us = step_us - static_cast<int64_t>(DecodesUs(step));
+  added_time_.Observe(step.prefill, std::max<int64_t>(added_us, 1));
+}
+
 // What the step may take in all, with the decodes that it has.
 int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
   const auto decodes = static_cast<double>(draft.plan.slices.size());
@@ -117,13 +133,14 @@ int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
   for (const Sequence* sequence : running_) {
     if (sequence->state == SequenceState::kRunning && sequence->prefilling()) ++awaiting;
   }
-  const double decodes_us = step_time_.PredictUs(draft.record.load);
+  const double decodes_us = DecodesUs(draft.record);
   const double stretch = 1 + (options_.step_stretch - 1) * std::max(1.0, awaiting / decodes);
   const double target_us =
       std::max(static_cast<double>(options_.step_target_us), decodes_us / (1 - kPrefillShareMin));
   // Rows are few where decodes are: to the nearest row, not down.
-  const double row_us = step_time_.PredictUs(draft.record.load + StepLoad{1, 0}) - decodes_us;
-  return static_cast<int64_t>(std::min(stretch * decodes_us + row_us / 2, target_us));
+  const double row_us = added_time_.PredictUs({2, 0}) - added_time_.PredictUs({1, 0});
+  return static_cast<int64_t>(
+      std::min(stretch * decodes_us + std::max(row_us, 0.0) / 2, target_us));
 }
 
 void Batcher::PlanPrefill(Draft& draft, int64_t now_us) {
@@ -203,8 +220,9 @@ bool Batcher::PlanChunk(Draft& draft, Sequence& sequence) {
 uint32_t Batcher::RowsLeft(const Draft& draft, const Sequence& sequence, uint32_t row_max) const {
   row_max = std::min(row_max, options_.step_tokens_max - draft.plan.row_count());
   const auto within = [&](int64_t limit_us, uint32_t rows) {
-    return step_time_.RowsWithin(static_cast<double>(limit_us), draft.record.load, sequence.planned,
-                                 rows);
+    return PrefillTime(draft.record)
+        .RowsWithin(static_cast<double>(limit_us) - DecodesUs(draft.record), draft.record.prefill,
+                    sequence.planned, rows);
   };
   uint32_t rows = within(options_.step_max_us, row_max);
   if (draft.has_decodes) {
@@ -243,7 +261,8 @@ void Batcher::AddSlice(Draft& draft, Sequence& sequence, uint32_t row_count) {
     }
   }
   const StepLoad load = SliceLoad(slice.first_position, row_count);
-  draft.record.load = draft.record.load + load;
+  StepLoad& part = sequence.prefilling() ? draft.record.prefill : draft.record.decodes;
+  part = part + load;
   draft.record.slices.push_back({slice.slot, slice.first_position, row_count, slice.logits_rows,
                                  slice.samples, sequence.prefilling()});
   sequence.planned = end;

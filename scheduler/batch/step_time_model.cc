@@ -7,8 +7,6 @@
 namespace muselet {
 namespace {
 
-// Before anything was measured: cautious for a CPU, corrected by the first steps.
-constexpr std::array<double, 3> kPrior = {2'000.0, 500.0, 20.0};
 constexpr double kPriorWeight = 1e-3;
 constexpr double kNewest = 0.1;  // weight of the newest step in its class average
 constexpr double kCorrectionMax = 2;
@@ -46,7 +44,7 @@ StepLoad SliceLoad(uint32_t first_position, uint32_t row_count) {
   return {rows, rows * first_position + rows * (rows + 1) / 2};
 }
 
-StepTimeModel::StepTimeModel() : coefficients_(kPrior) {}
+StepTimeModel::StepTimeModel(const Coefficients& prior) : prior_(prior), coefficients_(prior) {}
 
 void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
   if (load.rows < 1 || step_us <= 0) return;
@@ -67,9 +65,9 @@ void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
 void StepTimeModel::Fit() {
   Matrix normal{};
   for (int i = 0; i < kFeatures; ++i) {
-    const double scale = kPriorWeight / (kPrior[i] * kPrior[i]);
+    const double scale = kPriorWeight / (prior_[i] * prior_[i]);
     normal[i][i] = scale;
-    normal[i][3] = scale * kPrior[i];
+    normal[i][3] = scale * prior_[i];
   }
   for (const LoadClass& entry : classes_) {
     if (entry.weight == 0) continue;

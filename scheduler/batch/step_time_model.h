@@ -27,7 +27,14 @@ StepLoad SliceLoad(uint32_t first_position, uint32_t row_count);
 
 class StepTimeModel {
  public:
-  StepTimeModel();
+  // Base, row_us and context_us.
+  using Coefficients = std::array<double, 3>;
+  // Before anything was measured: cautious for a CPU, corrected by the first steps. Of whole steps,
+  // and of rows that join a step.
+  static constexpr Coefficients kWholeSteps = {2'000.0, 500.0, 20.0};
+  static constexpr Coefficients kAddedRows = {100.0, 1'000.0, 20.0};
+
+  explicit StepTimeModel(const Coefficients& prior = kWholeSteps);
   void Observe(const StepLoad& load, int64_t step_us);
   double PredictUs(const StepLoad& load) const;
   // The most rows, at most `row_max`, of a slice from `first_position` on top of `load` that keep
@@ -49,7 +56,8 @@ class StepTimeModel {
   double Correction(double rows) const;
 
   std::array<LoadClass, 20> classes_;
-  std::array<double, kFeatures> coefficients_;
+  const Coefficients prior_;
+  Coefficients coefficients_;
 };
 
 }  // namespace muselet

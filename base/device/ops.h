@@ -50,12 +50,13 @@ class Matrix {
   virtual size_t bytes() const = 0;      // of device memory
 };
 
-// One product of a MatMul: out[m, n] = sum over k of x[m, k] * weight[n, k], + bias[n] if there is
-// one.
+// One product of a MatMul: p[m, n] = sum over k of x[m, k] * weight[n, k], + bias[n] if there is
+// one; out = p, or out = out + p where it accumulates (onto a residual).
 struct MatMulTarget {
   const Matrix* weight = nullptr;
   const float* bias = nullptr;  // [N] or null
   Rows out;                     // [M, N]
+  bool accumulate = false;
 };
 
 // Where a row of the step stands in its sequence: position p lies in block
@@ -150,6 +151,30 @@ class Ops {
 
   // out[i] = x[rows[i]].
   virtual void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) = 0;
+
+  // Fused phases: what a layer does between two passes over weights or cache. Each gives the bits
+  // of the plain ops it stands for, which are what it does here; backends override them with fewer
+  // passes.
+
+  // RmsNorm of x into normed, then MatMul of normed. What normed holds afterwards is unspecified.
+  virtual void NormMatMul(Rows x, const float* weight, float eps, Rows normed,
+                          std::span<const MatMulTarget> targets) {
+    RmsNorm(x, weight, eps, normed);
+    MatMul(normed, targets);
+  }
+  // Rope of q and k, then KvWrite of k and v.
+  virtual void RopeKvWrite(Rows q, Rows k, Rows v, const RopeRows& angles, const StepRows& rows,
+                           const PagedKv& cache) {
+    Rope(q, cache.shape.head_dim, angles);
+    Rope(k, cache.shape.head_dim, angles);
+    KvWrite(k, v, rows, cache);
+  }
+  // SiluMul of gate and up into gate, then MatMul of gate. What gate holds afterwards is
+  // unspecified.
+  virtual void SiluMatMul(Rows gate, Rows up, std::span<const MatMulTarget> targets) {
+    SiluMul(gate, up, gate);
+    MatMul(gate, targets);
+  }
 
   // Bytes of one block of one layer, keys and values.
   virtual size_t KvBlockBytes(const KvShape& shape) const = 0;

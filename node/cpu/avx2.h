@@ -105,10 +105,12 @@ static inline void StoreOutputs(const MatMulTile& tile, uint32_t panel, uint32_t
   const uint32_t count = tile.weight.rows - n;
   if (count >= kPanelRows) {
     if (tile.bias != nullptr) value = _mm256_add_ps(value, _mm256_loadu_ps(tile.bias + n));
+    if (tile.accumulate) value = _mm256_add_ps(_mm256_loadu_ps(out), value);
     _mm256_storeu_ps(out, value);
     return;
   }
   if (tile.bias != nullptr) value = _mm256_add_ps(value, LoadTail(tile.bias + n, count));
+  if (tile.accumulate) value = _mm256_add_ps(LoadTail(out, count), value);
   StoreTail(out, count, value);
 }
 

@@ -67,15 +67,30 @@ class CpuOps final : public Ops {
   }
 
   void MatMul(Rows x, std::span<const MatMulTarget> targets) override {
-    QuantizedRows quantized;
-    for (const MatMulTarget& target : targets) {
-      const Matrix& weight = *target.weight;
-      CHECK(weight.columns() == x.width && weight.rows() == target.out.width &&
-                x.count == target.out.count,
-            "product: shapes differ");
-      if (UsesInt8(weight) && quantized.q == nullptr) quantized = Quantize(x);
-    }
+    const QuantizedRows quantized = ReserveInputs(x, targets);
+    if (quantized.q != nullptr)
+      ForRows(x, [&](uint32_t row) { kernels_.quantize_row(x.row(row), row, quantized); });
     Multiply(x, quantized, targets);
+  }
+
+  void NormMatMul(Rows x, const float* weight, float eps, Rows normed,
+                  std::span<const MatMulTarget> targets) override {
+    CHECK(x.count == normed.count && x.width == normed.width, "norm: shapes differ");
+    const QuantizedRows quantized = ReserveInputs(normed, targets);
+    ForRows(x, [&](uint32_t row) {
+      kernels_.rms_norm_row(x.row(row), weight, eps, x.width, normed.row(row));
+      if (quantized.q != nullptr) kernels_.quantize_row(normed.row(row), row, quantized);
+    });
+    Multiply(normed, quantized, targets);
+  }
+
+  void SiluMatMul(Rows gate, Rows up, std::span<const MatMulTarget> targets) override {
+    const QuantizedRows quantized = ReserveInputs(gate, targets);
+    ForRows(gate, [&](uint32_t row) {
+      kernels_.silu_mul(gate.row(row), up.row(row), gate.width, gate.row(row));
+      if (quantized.q != nullptr) kernels_.quantize_row(gate.row(row), row, quantized);
+    });
+    Multiply(gate, quantized, targets);
   }
 
   void Rope(Rows x, uint32_t head_dim, const RopeRows& angles) override {
@@ -86,16 +101,19 @@ class CpuOps final : public Ops {
   void KvWrite(Rows k, Rows v, const StepRows& rows, const PagedKv& cache) override {
     const KvShape& shape = cache.shape;
     CHECK(k.width == shape.kv_heads * shape.head_dim && v.width == k.width, "KV: shapes differ");
-    ForRows(k, [&](uint32_t row) {
-      const RowPlace& place = rows.places[row];
-      const BlockId block = rows.tables[place.table_begin + place.position / kKvBlockTokens];
-      for (uint32_t head = 0; head < shape.kv_heads; ++head) {
-        const KvHeadView view = HeadView(cache, head);
-        std::byte* at = cache.blocks + block * view.block_bytes;
-        kernels_.kv_write({at + view.key_offset, at + view.value_offset,
-                           place.position % kKvBlockTokens, view.half, view.head_dim,
-                           k.row(row) + head * shape.head_dim, v.row(row) + head * shape.head_dim});
-      }
+    ForRows(k, [&](uint32_t row) { WriteRow(k, v, rows, cache, row); });
+  }
+
+  void RopeKvWrite(Rows q, Rows k, Rows v, const RopeRows& angles, const StepRows& rows,
+                   const PagedKv& cache) override {
+    const KvShape& shape = cache.shape;
+    CHECK(k.width == shape.kv_heads * shape.head_dim && v.width == k.width, "KV: shapes differ");
+    CHECK(q.width % shape.head_dim == 0 && angles.rotary_dim <= shape.head_dim,
+          "rope: shapes differ");
+    ForRows(q, [&](uint32_t row) {
+      RopeRow(q.row(row), q.width, shape.head_dim, angles, row);
+      RopeRow(k.row(row), k.width, shape.head_dim, angles, row);
+      WriteRow(k, v, rows, cache, row);
     });
   }
 
@@ -180,7 +198,17 @@ class CpuOps final : public Ops {
     });
   }
 
-  QuantizedRows Quantize(Rows x) {
+  // Memory for the rounded inputs of a product, nothing if no target needs them rounded.
+  QuantizedRows ReserveInputs(Rows x, std::span<const MatMulTarget> targets) {
+    bool needed = false;
+    for (const MatMulTarget& target : targets) {
+      const Matrix& weight = *target.weight;
+      CHECK(weight.columns() == x.width && weight.rows() == target.out.width &&
+                x.count == target.out.count,
+            "product: shapes differ");
+      needed |= UsesInt8(weight);
+    }
+    if (!needed) return {};
     const size_t blocks = size_t{x.count} * (x.width / kBlockColumns);
     if (scale_.size() < blocks) {
       q_.resize(blocks * kBlockColumns);
@@ -188,10 +216,20 @@ class CpuOps final : public Ops {
       sum_.resize(blocks);
       total_.resize(blocks);
     }
-    const QuantizedRows out = {q_.data(), scale_.data(), sum_.data(), total_.data(),
-                               x.width / kBlockColumns};
-    ForRows(x, [&](uint32_t row) { kernels_.quantize_row(x.row(row), row, out); });
-    return out;
+    return {q_.data(), scale_.data(), sum_.data(), total_.data(), x.width / kBlockColumns};
+  }
+
+  void WriteRow(Rows k, Rows v, const StepRows& rows, const PagedKv& cache, uint32_t row) const {
+    const KvShape& shape = cache.shape;
+    const RowPlace& place = rows.places[row];
+    const BlockId block = rows.tables[place.table_begin + place.position / kKvBlockTokens];
+    for (uint32_t head = 0; head < shape.kv_heads; ++head) {
+      const KvHeadView view = HeadView(cache, head);
+      std::byte* at = cache.blocks + block * view.block_bytes;
+      kernels_.kv_write({at + view.key_offset, at + view.value_offset,
+                         place.position % kKvBlockTokens, view.half, view.head_dim,
+                         k.row(row) + head * shape.head_dim, v.row(row) + head * shape.head_dim});
+    }
   }
 
   void Multiply(Rows x, const QuantizedRows& quantized, std::span<const MatMulTarget> targets) {
@@ -216,9 +254,9 @@ class CpuOps final : public Ops {
       const auto& weight = static_cast<const PackedMatrix&>(*target.weight);
       const uint32_t count = weight.panel_count();
       if (begin < count && end > 0) {
-        const MatMulTile tile = {weight.view(), begin,       std::min(end, count),
-                                 row_begin,     row_end,     x.data,
-                                 quantized,     target.bias, target.out.data};
+        const MatMulTile tile = {
+            weight.view(), begin,     std::min(end, count), row_begin,       row_end,
+            x.data,        quantized, target.bias,          target.out.data, target.accumulate};
         if (UsesInt8(weight)) {
           kernels_.matmul_int8(tile);
         } else {

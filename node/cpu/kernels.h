@@ -53,6 +53,7 @@ struct MatMulTile {
   QuantizedRows quantized;      // int8 kernels
   const float* bias = nullptr;  // [N] or null
   float* out = nullptr;         // [rows, N]
+  bool accumulate = false;      // out = out + product
 };
 
 // One key/value head's view of one layer's paged cache. Inside a block: keys [G][D][16 positions],

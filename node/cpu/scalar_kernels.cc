@@ -51,13 +51,15 @@ class PartialSums {
   uint32_t count_ = 0;
 };
 
-// Calls dot(row, n) for every output of the tile and stores the result, plus the bias.
+// Calls dot(row, n) for every output of the tile and stores the result, plus the bias, plus what is
+// there if the tile accumulates.
 template <typename Dot>
 void ForEachOutput(const MatMulTile& tile, uint32_t n, const Dot& dot) {
   for (uint32_t row = tile.row_begin; row < tile.row_end; ++row) {
-    const float value = dot(row);
-    tile.out[static_cast<size_t>(row) * tile.weight.rows + n] =
-        tile.bias == nullptr ? value : value + tile.bias[n];
+    float value = dot(row);
+    if (tile.bias != nullptr) value += tile.bias[n];
+    float& out = tile.out[static_cast<size_t>(row) * tile.weight.rows + n];
+    out = tile.accumulate ? out + value : value;
   }
 }
 

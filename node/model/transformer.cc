@@ -171,7 +171,10 @@ Result<std::span<const float>> Transformer::Forward(const StepPlan& plan) {
   const auto outputs = static_cast<uint32_t>(logits_rows_.size());
   RETURN_IF_ERROR(ReserveLogits(outputs));
   ops_->Gather(*weights_.embedding, plan.tokens, {scratch_.hidden, rows, config_.hidden_dim});
-  for (size_t layer = 0; layer < config_.layers.size(); ++layer) Layer(layer, rows);
+  for (size_t layer = 0; layer < config_.layers.size(); ++layer) {
+    AttentionPart(layer, rows);
+    FeedForwardPart(layer, rows);
+  }
   if (outputs == 0) return std::span<const float>();
 
   const Rows last = {scratch_.projected, outputs, config_.hidden_dim};
@@ -184,29 +187,14 @@ Result<std::span<const float>> Transformer::Forward(const StepPlan& plan) {
   return std::span<const float>(logits.data, size_t{outputs} * logits.width);
 }
 
-void Transformer::Layer(size_t index, uint32_t rows) {
-  const LayerSpec& spec = config_.layers[index];
-  const LayerWeights& weights = weights_.layers[index];
-  const Rows hidden = {scratch_.hidden, rows, config_.hidden_dim};
-  const Rows normed = {scratch_.normed, rows, config_.hidden_dim};
-  const Rows projected = {scratch_.projected, rows, config_.hidden_dim};
-  const auto eps = static_cast<float>(spec.norm_eps);
-
-  ops_->RmsNorm(hidden, weights.attention_norm.data(), eps, normed);
-  AttentionPart(index, rows);
-  ops_->Add(hidden, projected, hidden);
-  ops_->RmsNorm(hidden, weights.ffn_norm.data(), eps, normed);
-  FeedForwardPart(index, rows);
-  ops_->Add(hidden, projected, hidden);
-}
-
-// normed -> projected.
+// hidden += attention of its norm.
 void Transformer::AttentionPart(size_t index, uint32_t rows) {
   const LayerSpec& spec = config_.layers[index];
   const LayerWeights& weights = weights_.layers[index];
   const Rotation& rotation = rotations_[rotation_of_layer_[index]];
   const uint32_t query_width = spec.query_heads * spec.head_dim;
   const uint32_t kv_width = spec.kv_heads * spec.head_dim;
+  const Rows hidden = {scratch_.hidden, rows, config_.hidden_dim};
   const Rows normed = {scratch_.normed, rows, config_.hidden_dim};
   const Rows q = {scratch_.q, rows, query_width};
   const Rows k = {scratch_.k, rows, kv_width};
@@ -217,33 +205,31 @@ void Transformer::AttentionPart(size_t index, uint32_t rows) {
   const MatMulTarget inputs[] = {{weights.q.get(), weights.q_bias.data(), q},
                                  {weights.k.get(), weights.k_bias.data(), k},
                                  {weights.v.get(), weights.v_bias.data(), v}};
-  ops_->MatMul(normed, inputs);
+  ops_->NormMatMul(hidden, weights.attention_norm.data(), static_cast<float>(spec.norm_eps), normed,
+                   inputs);
   const RopeRows angles = {Floats(rotation.cosine), Floats(rotation.sine), spec.rope.rotary_dim,
                            spec.rope.layout == RopeLayout::kInterleaved};
-  ops_->Rope(q, spec.head_dim, angles);
-  ops_->Rope(k, spec.head_dim, angles);
-  ops_->KvWrite(k, v, places, cache_.layer(index));
+  ops_->RopeKvWrite(q, k, v, angles, places, cache_.layer(index));
   const AttentionSpec attention = {spec.query_heads, spec.window_tokens,
                                    1.0F / std::sqrt(static_cast<float>(spec.head_dim))};
   ops_->Attention(q, places, cache_.layer(index), attention, attended);
-  const MatMulTarget output = {
-      weights.o.get(), weights.o_bias.data(), {scratch_.projected, rows, config_.hidden_dim}};
+  const MatMulTarget output = {weights.o.get(), weights.o_bias.data(), hidden, true};
   ops_->MatMul(attended, {&output, 1});
 }
 
-// normed -> projected.
+// hidden += feed-forward of its norm.
 void Transformer::FeedForwardPart(size_t index, uint32_t rows) {
   const LayerSpec& spec = config_.layers[index];
   const LayerWeights& weights = weights_.layers[index];
+  const Rows hidden = {scratch_.hidden, rows, config_.hidden_dim};
   const Rows gate = {scratch_.gate, rows, spec.ffn_dim};
   const Rows up = {scratch_.up, rows, spec.ffn_dim};
   const MatMulTarget inputs[] = {{weights.gate.get(), weights.gate_bias.data(), gate},
                                  {weights.up.get(), weights.up_bias.data(), up}};
-  ops_->MatMul({scratch_.normed, rows, config_.hidden_dim}, inputs);
-  ops_->SiluMul(gate, up, gate);
-  const MatMulTarget output = {
-      weights.down.get(), weights.down_bias.data(), {scratch_.projected, rows, config_.hidden_dim}};
-  ops_->MatMul(gate, {&output, 1});
+  ops_->NormMatMul(hidden, weights.ffn_norm.data(), static_cast<float>(spec.norm_eps),
+                   {scratch_.normed, rows, config_.hidden_dim}, inputs);
+  const MatMulTarget output = {weights.down.get(), weights.down_bias.data(), hidden, true};
+  ops_->SiluMatMul(gate, up, {&output, 1});
 }
 
 }  // namespace muselet

@@ -57,7 +57,6 @@ class Transformer final : public Model {
   Status Reserve(uint32_t rows);
   Status ReserveLogits(uint32_t rows);
   void PlaceRows(const StepPlan& plan);
-  void Layer(size_t index, uint32_t rows);
   void AttentionPart(size_t index, uint32_t rows);
   void FeedForwardPart(size_t index, uint32_t rows);
 

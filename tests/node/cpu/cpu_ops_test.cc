@@ -1,9 +1,11 @@
 // The ops of the CPU backend as a whole: any number of rows, any number of threads.
 #include "node/cpu/cpu_ops.h"
+#include "node/cpu/kernels.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "tests/node/cpu/random_data.h"
 
@@ -128,6 +130,72 @@ TEST(CpuOpsTest, RowOpsDoNotDependOnTheNumberOfRows) {
   for (uint32_t row = 0; row < kRows; ++row)
     ASSERT_TRUE(SameBits(Part(all, kWidth, row, 1),
                          compute(Part(x, kWidth, row, 1), Part(y, kWidth, row, 1))));
+}
+
+// The fused phases against the plain ops they stand for (Ops' own defaults), bit for bit.
+TEST(CpuOpsTest, FusedPhasesGiveThePlainBits) {
+  constexpr uint32_t kRows = 37, kWidth = 256, kOutputs = 41;
+  for (const auto activations : {ActivationFormat::kInt8, ActivationFormat::kFloat32}) {
+    const auto ops = Make(activations);
+    const RandomTensor tensors[] = {{DType::kQ4_1, kOutputs, kWidth, 2},
+                                    {DType::kF16, kOutputs, kWidth, 3}};
+    std::unique_ptr<Matrix> matrices[2];
+    for (int i = 0; i < 2; ++i) matrices[i] = ops->Prepare(tensors[i].view, 2).value();
+    const auto weight = RandomFloats(kWidth, 4);
+    using Phase = std::function<void(Rows, Rows, Rows, std::span<const MatMulTarget>)>;
+    const auto run = [&](const Phase& phase) {
+      auto x = RandomFloats(size_t{kRows} * kWidth, 5), y = RandomFloats(x.size(), 6);
+      std::vector<float> scratch(x.size()), out(size_t{2} * kRows * kOutputs, 0.5F);
+      const Rows outs[] = {{out.data(), kRows, kOutputs},
+                           {out.data() + size_t{kRows} * kOutputs, kRows, kOutputs}};
+      const MatMulTarget targets[] = {{matrices[0].get(), nullptr, outs[0], true},
+                                      {matrices[1].get(), nullptr, outs[1]}};
+      phase({x.data(), kRows, kWidth}, {y.data(), kRows, kWidth}, {scratch.data(), kRows, kWidth},
+            targets);
+      return out;
+    };
+    EXPECT_TRUE(SameBits(run([&](Rows x, Rows, Rows scratch, auto targets) {
+                           ops->NormMatMul(x, weight.data(), 1e-5F, scratch, targets);
+                         }),
+                         run([&](Rows x, Rows, Rows scratch, auto targets) {
+                           ops->Ops::NormMatMul(x, weight.data(), 1e-5F, scratch, targets);
+                         })));
+    EXPECT_TRUE(SameBits(
+        run([&](Rows x, Rows y, Rows, auto targets) { ops->SiluMatMul(x, y, targets); }),
+        run([&](Rows x, Rows y, Rows, auto targets) { ops->Ops::SiluMatMul(x, y, targets); })));
+  }
+}
+
+TEST(CpuOpsTest, FusedRopeAndCacheWriteGivesThePlainBits) {
+  constexpr uint32_t kRows = 40, kHeadDim = 16, kQueryHeads = 12, kKvHeads = 4;
+  const auto ops = Make(ActivationFormat::kInt8);
+  const KvShape shape = {DType::kF16, cpu::kKvBlockTokens, kKvHeads, kHeadDim};
+  const auto cosine = RandomFloats(size_t{kRows} * kHeadDim / 2, 1);
+  const auto sine = RandomFloats(cosine.size(), 2);
+  const RopeRows angles = {cosine.data(), sine.data(), kHeadDim, false};
+  const std::vector<BlockId> tables = {2, 0, 1};
+  std::vector<RowPlace> places(kRows);
+  for (uint32_t row = 0; row < kRows; ++row) places[row] = {row, 0};
+  const auto run = [&](bool fused) {
+    auto q = RandomFloats(size_t{kRows} * kQueryHeads * kHeadDim, 3);
+    auto k = RandomFloats(size_t{kRows} * kKvHeads * kHeadDim, 4);
+    auto v = RandomFloats(k.size(), 5);
+    std::vector<std::byte> blocks(3 * ops->KvBlockBytes(shape));
+    const Rows rows[] = {{q.data(), kRows, kQueryHeads * kHeadDim},
+                         {k.data(), kRows, kKvHeads * kHeadDim},
+                         {v.data(), kRows, kKvHeads * kHeadDim}};
+    const StepRows step = {places, tables};
+    const PagedKv cache = {shape, blocks.data()};
+    if (fused) {
+      ops->RopeKvWrite(rows[0], rows[1], rows[2], angles, step, cache);
+    } else {
+      ops->Ops::RopeKvWrite(rows[0], rows[1], rows[2], angles, step, cache);
+    }
+    return std::make_pair(q, blocks);
+  };
+  const auto plain = run(false), fused = run(true);
+  EXPECT_TRUE(SameBits(plain.first, fused.first));
+  EXPECT_EQ(plain.second, fused.second);
 }
 
 TEST(CpuOpsTest, RotatesPairsInBothLayouts) {

@@ -64,12 +64,14 @@ struct Product {
   uint32_t segments = 1;
   bool bias = false;
   bool int8 = false;
+  bool accumulate = false;
 };
 
 std::vector<float> Multiply(const Kernels& kernels, const Product& shape, const PanelView& weight,
                             const std::vector<float>& x, const std::vector<float>& bias) {
-  std::vector<float> out(size_t{shape.rows} * shape.outputs, NAN);
+  std::vector<float> out(size_t{shape.rows} * shape.outputs, shape.accumulate ? 0.75F : NAN);
   MatMulTile tile;
+  tile.accumulate = shape.accumulate;
   tile.weight = weight;
   tile.panel_end = (shape.outputs + kPanelRows - 1) / kPanelRows;
   tile.row_end = shape.rows;
@@ -94,7 +96,8 @@ std::vector<Product> Products() {
       for (const uint32_t rows : {1U, 2U, 3U, 4U, 5U, 6U, 7U, 8U, 9U, 13U, 31U, 32U, 33U})
         shapes.push_back({dtype, rows, 40, 256, 1, false, int8});
       for (const uint32_t outputs : {1U, 7U, 9U, 31U, 33U, 65U})
-        shapes.push_back({dtype, 5, outputs, 256, 1, true, int8});
+        for (const bool accumulate : {false, true})
+          shapes.push_back({dtype, 5, outputs, 256, 1, true, int8, accumulate});
       shapes.push_back({dtype, 5, 24, 768, 3, false, int8});
       shapes.push_back({dtype, 2, 24, 1536, 8, true, int8});
     }
@@ -140,7 +143,8 @@ TEST(MatMulKernelTest, ScalarComesCloseToDoubles) {
           DequantizeRow(shape.dtype, weight.bytes.data() + n * row_bytes, shape.columns, w.data())
               .ok());
       for (uint32_t m = 0; m < shape.rows; ++m) {
-        double sum = shape.bias ? bias[n] : 0.0, magnitude = 0.0;
+        double sum = (shape.bias ? bias[n] : 0.0) + (shape.accumulate ? 0.75 : 0.0);
+        double magnitude = 0.0;
         for (uint32_t k = 0; k < shape.columns; ++k) {
           sum += static_cast<double>(w[k]) * x[size_t{m} * shape.columns + k];
           magnitude += std::fabs(w[k]);

@@ -11,7 +11,8 @@ struct BatchOptions {
   uint32_t step_tokens_max = 512;    // rows of one step, decodes and prefill chunks together
   uint32_t prefill_chunk_max = 256;  // rows of one prefill chunk
   // Prefill is cut so that a step with running decodes is predicted to last no longer than
-  // step_stretch times what its decodes alone take, and no longer than step_target_us.
+  // step_stretch times what its decodes alone take (each further prompt in line adds as much), and
+  // no longer than step_target_us.
   double step_stretch = 2.0;
   int64_t step_target_us = 120'000;
   int64_t step_max_us = 250'000;  // no step at all is predicted to last longer

@@ -9,11 +9,11 @@
 // Budget: with decodes in the plan, prefill rows are added while the step is predicted
 // (scheduler/batch/step_time_model) to last at most step_stretch times what the decodes alone take.
 // With a stretch of 2 the two share the time evenly: running streams go at half speed at worst, and
-// so does a prompt that arrives. While more sequences wait for their first token than run, those
-// that wait get the larger share: (waiting / running) times as much time as the decodes. No step
-// with decodes is predicted beyond step_target_us, unless that leaves prefill less than
-// kPrefillShareMin of its time or not a single row; none at all beyond step_max_us, unless one row
-// alone is.
+// so does a prompt that arrives. Of several sequences that wait for their first token each one gets
+// as much time as the decodes have, so that a burst is answered soon (batch work does not count
+// here). No step with decodes is predicted beyond step_target_us, unless that leaves prefill less
+// than kPrefillShareMin of its time or not a single row; none at all beyond step_max_us, unless one
+// row alone is.
 //
 // Outstanding plans: Plan may be called again before Commit. A sequence stands in at most two of
 // them, the second one step ahead with kTokenFromEarlierPlan for the token not yet known. Plans

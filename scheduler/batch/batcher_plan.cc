@@ -128,13 +128,16 @@ void Batcher::ObserveTime(const Outstanding& step, int64_t step_us) {
 
 // What the step may take in all, with the decodes that it has.
 int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
-  const auto decodes = static_cast<double>(draft.plan.slices.size());
-  auto awaiting = static_cast<double>(waiting_.size());
+  uint32_t awaiting = 0;
+  const auto count = [&awaiting](const Sequence& sequence) {
+    if (sequence.record.request_class != RequestClass::kBatch) ++awaiting;
+  };
+  for (const auto& [serial, sequence] : waiting_) count(*sequence);
   for (const Sequence* sequence : running_) {
-    if (sequence->state == SequenceState::kRunning && sequence->prefilling()) ++awaiting;
+    if (sequence->state == SequenceState::kRunning && sequence->prefilling()) count(*sequence);
   }
   const double decodes_us = DecodesUs(draft.record);
-  const double stretch = 1 + (options_.step_stretch - 1) * std::max(1.0, awaiting / decodes);
+  const double stretch = 1 + (options_.step_stretch - 1) * std::max(1U, awaiting);
   const double target_us =
       std::max(static_cast<double>(options_.step_target_us), decodes_us / (1 - kPrefillShareMin));
   // Rows are few where decodes are: to the nearest row, not down.

@@ -115,7 +115,7 @@ TEST(StepBudget, ALongPromptAtMostDoublesTheStepAndIsAtMostHalvedItself) {
   }
 }
 
-TEST(StepBudget, WhileMoreWaitThanRunThePromptsGetTheLargerShare) {
+TEST(StepBudget, WhileManyWaitThePromptsGetTheLargerShare) {
   Player player{Machine()};
   player.Admit(1, 10);
   player.StepUntilFirst(1);

@@ -86,7 +86,7 @@ void AddBatching(std::vector<Option>& rows) {
       rows, group,
       {"batch.step_stretch", ValueKind::kNumber,
        "A step with running decodes takes in prefill until it is predicted to last this many times "
-       "what the decodes alone take; more while more sequences wait for a first token than run",
+       "what the decodes alone take; each further prompt in line adds as much again",
        1, 100},
       [](auto& c) -> auto& { return c.engine.batch.step_stretch; });
   AddOption(

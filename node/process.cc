@@ -29,13 +29,19 @@ int Refuse(const Status& status) {
   return kExitRefused;
 }
 
-// Whether all of them had finished what ran before the deadline.
+constexpr auto kLastWords = std::chrono::seconds(1);
+
+// Tells all of them to finish what runs; the futures say when they have.
 template <typename Role>
-bool DrainAll(const std::vector<std::unique_ptr<Role>>& roles,
-              std::chrono::steady_clock::time_point deadline) {
+std::vector<std::future<void>> DrainAll(const std::vector<std::unique_ptr<Role>>& roles) {
   std::vector<std::future<void>> ends;
   for (const auto& role : roles) ends.push_back(role->Drain());
-  return std::all_of(ends.begin(), ends.end(), [&](std::future<void>& end) {
+  return ends;
+}
+
+bool AwaitAll(const std::vector<std::future<void>>& ends,
+              std::chrono::steady_clock::time_point deadline) {
+  return std::all_of(ends.begin(), ends.end(), [&](const std::future<void>& end) {
     return end.wait_until(deadline) == std::future_status::ready;
   });
 }
@@ -51,10 +57,13 @@ struct Roles {
   void Stop(int64_t drain_timeout_us) {
     const auto deadline =
         std::chrono::steady_clock::now() + std::chrono::microseconds(drain_timeout_us);
-    const bool drained = DrainAll(gateways, deadline) && DrainAll(nodes, deadline);
+    const auto answered = DrainAll(gateways);
+    const bool drained = AwaitAll(answered, deadline) && AwaitAll(DrainAll(nodes), deadline);
     if (!drained && drain_timeout_us > 0) {
       LogWarn("the drain timeout is over: what still runs is cut off",
               {{"drain_timeout_ms", drain_timeout_us / 1000}});
+      for (auto& gateway : gateways) gateway->CutOff();
+      AwaitAll(answered, std::chrono::steady_clock::now() + kLastWords);
     }
     for (auto& gateway : gateways) gateway->Stop();
     for (auto& node : nodes) node->Stop();

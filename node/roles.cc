@@ -127,6 +127,14 @@ std::future<void> GatewayRole::Drain() {
   });
 }
 
+void GatewayRole::CutOff() {
+  const Status told = loop_.Ask([this] {
+    service_->EndAll(Unavailable("the server stopped before this answer was complete; ask again"));
+    return OkStatus();
+  });
+  if (!told.ok()) LogWarn("requests are cut off without a word", {{"reason", told.message()}});
+}
+
 Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig& config,
                                                              const SchedulerEntry& entry,
                                                              const std::string& endpoint,

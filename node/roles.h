@@ -55,6 +55,8 @@ class GatewayRole {
   // From now on nothing new is taken, over HTTP and RPC; probes are still answered. The future is
   // set when what runs has ended. After Start, once.
   std::future<void> Drain();
+  // What is not complete ends with an error that its client is told. After Drain.
+  void CutOff();
   void Stop() { loop_.Stop(); }
 
   const std::string& name() const { return name_; }

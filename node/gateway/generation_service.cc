@@ -299,6 +299,12 @@ void GatewayService::Drive(OwnerInput input) {
   Pace();
 }
 
+void GatewayService::EndAll(const Status& status) {
+  Drive(muselet::EndAll{status});
+  // What is still being tokenized is not known to the owner.
+  while (!active_.empty()) Fail(RequestId(active_.begin()->first), {status, ""});
+}
+
 void GatewayService::Tell(const Ticketed& event) {
   const auto found = active_.find(event.request);
   if (found != active_.end()) found->second->CountTicket(event.attempt, event.waited_us);

@@ -67,6 +67,9 @@ class GatewayService final : public GenerationService {
   void Detokenize(const std::string& model, std::vector<TokenId> ids,
                   DetokenizeCallback callback) override;
 
+  // Ends everything that is not complete with `status`, and tells whoever listens.
+  void EndAll(const Status& status);
+
   const OwnerCounters& counters() const { return owner_.counters(); }
   // Requests that are tokenized, waiting or running.
   size_t requests_in_flight() const { return active_.size(); }

@@ -68,6 +68,13 @@ void RequestOwner::Handle(const CancelRequest& input) {
   requests_.erase(found);
 }
 
+void RequestOwner::Handle(const EndAll& input) {
+  while (!requests_.empty()) {
+    CancelChoices(requests_.begin()->second);
+    End(RequestId(requests_.begin()->first), input.status);
+  }
+}
+
 void RequestOwner::Handle(const StopChoice& input) {
   const auto found = requests_.find(input.sequence.request);
   if (found == requests_.end()) return;

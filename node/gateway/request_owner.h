@@ -56,6 +56,9 @@ struct StartRequest {
 struct CancelRequest {  // the client went away: no event follows
   RequestId request;
 };
+struct EndAll {  // the gateway stops: whatever is not complete ends with this status
+  Status status;
+};
 struct StopChoice {  // the text of a choice is complete (a stop string): no more tokens of it
   SequenceId sequence;
 };
@@ -82,8 +85,9 @@ struct ReplicasReady {  // as the schedulers' tables say; told when it changes
   uint32_t count = 0;
 };
 struct OwnerTick {};
-using OwnerInput = std::variant<StartRequest, CancelRequest, StopChoice, SchedulerUp, SchedulerDown,
-                                FromScheduler, FromNode, NodeLost, ReplicasReady, OwnerTick>;
+using OwnerInput =
+    std::variant<StartRequest, CancelRequest, EndAll, StopChoice, SchedulerUp, SchedulerDown,
+                 FromScheduler, FromNode, NodeLost, ReplicasReady, OwnerTick>;
 
 // What the owner tells about a request, in order.
 struct Ticketed {  // a place was found for an attempt
@@ -170,6 +174,7 @@ class RequestOwner {
 
   void Handle(StartRequest& input);
   void Handle(const CancelRequest& input);
+  void Handle(const EndAll& input);
   void Handle(const StopChoice& input);
   void Handle(const SchedulerUp& input);
   void Handle(const SchedulerDown& input);

@@ -60,3 +60,18 @@ def test_a_second_signal_stops_at_once_and_says_so(busy):
     running.child.send_signal(signal.SIGINT)
     running.wait_for("stopped at once by a second signal: what still ran is cut off")
     assert running.child.wait(5) == 130
+
+
+def test_what_the_drain_timeout_cuts_off_is_told(tmp_path):
+    config = serve_config(tmp_path / "c.yaml", drain_timeout="300ms")
+    running = Server("--config", config)
+    body = {"model": MODEL_ID, "prompt": "Count:", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    request = urllib.request.Request(f"{running.url}/v1/completions", json.dumps(body).encode(),
+                                     {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as stream:
+        assert stream.readline().startswith(b"data: ")
+        running.child.send_signal(signal.SIGTERM)
+        *_, last, done = [event for event in stream.read().split(b"\n\n") if event.strip()]
+    assert json.loads(last.removeprefix(b"data: "))["error"]["message"].startswith("the server stopped")
+    assert done == b"data: [DONE]"
+    assert running.child.wait(10) == 0

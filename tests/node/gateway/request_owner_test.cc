@@ -189,6 +189,17 @@ TEST_F(RequestOwnerTest, CancelFreesTheNodeAndTheSchedulerWithoutAnEvent) {
   EXPECT_EQ(owner_->requests(), 0U);
 }
 
+TEST_F(RequestOwnerTest, EndAllTellsEveryoneAndFreesTheNodes) {
+  Start(Record(1, 2));
+  Give(1, 0, "n0");
+  Start(Record(2));
+  const std::string said = Do(EndAll{Unavailable("stopping")});
+  for (const char* word : {"n0<cancel 0@0", "n0<cancel 1@0", "s0<release 0"})
+    EXPECT_NE(said.find(word), std::string::npos) << said;
+  EXPECT_NE(said.find("ended unavailable; ended unavailable"), std::string::npos) << said;
+  EXPECT_EQ(owner_->requests(), 0U);
+}
+
 TEST_F(RequestOwnerTest, AsksAgainAfterSilenceAndAnotherSchedulerWhenOneIsDown) {
   Make(2);
   EXPECT_EQ(Start(Record(2)), "s0<place 0");

@@ -78,10 +78,6 @@ class Mutator {
   std::mt19937 random_;
 };
 
-void PrintTo(const FuzzTarget& target, std::ostream* out) {
-  *out << target.name;
-}
-
 class FuzzReplay : public ::testing::TestWithParam<FuzzTarget> {};
 
 TEST_P(FuzzReplay, SeedsAreGood) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <future>
 #include <map>
+#include <thread>
 
 #include "tests/node/engine/toy_model.h"
 
@@ -201,7 +202,10 @@ TEST_F(StepLoopTest, CancelFreesASequenceInTheMiddle) {
   collector_.WaitForEnds(1);
   const auto finish = collector_.Of(2).last.finish;
   EXPECT_TRUE(finish == FinishReason::kCancelled || finish == FinishReason::kLength);
-  loop_->Stop();
+  // Plans that are outstanding hold its blocks until they are committed.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (loop_->progress().kv_blocks_used > 0 && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::yield();
   EXPECT_EQ(loop_->progress().kv_blocks_used, 0U);
 }
 

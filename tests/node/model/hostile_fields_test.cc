@@ -203,7 +203,9 @@ TEST_F(HostileFieldsTest, EverySafetensorsFieldMayLie) {
                                 "18446744073709551616", "4294967296", "1e300", "null", "\"2\""}) {
     EXPECT_THAT(open("F32", lie, "0", "32"), HasSubstr(named)) << lie;
     EXPECT_THAT(open("F32", "2", "0", lie), HasSubstr(named)) << lie;
-    if (lie != "0") EXPECT_THAT(open("F32", "2", lie, "32"), HasSubstr(named)) << lie;
+    if (lie != "0") {
+      EXPECT_THAT(open("F32", "2", lie, "32"), HasSubstr(named)) << lie;
+    }
   }
   for (const std::string dtype : {"", "f32", "F64", "F8_E4M3", "I8", "BOOL", "F32 "}) {
     EXPECT_THAT(open(dtype, "2", "0", "32"), HasSubstr(named + "dtype ")) << dtype;

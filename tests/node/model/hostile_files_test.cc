@@ -128,9 +128,13 @@ TEST_F(HostileFilesTest, GgufBytesMayFlip) {
       bytes[offset] = static_cast<char>(bytes[offset] ^ mask);
       const bool accepted = OpenGguf(bytes);
       refused += accepted ? 0 : 1;
-      if (accepted) EXPECT_EQ(TensorsOf(file_.path()), names) << offset;
+      if (accepted) {
+        EXPECT_EQ(TensorsOf(file_.path()), names) << offset;
+      }
       // Weights may hold anything but frequency divisors, the last 8 bytes that are used.
-      if (offset >= header_bytes && offset + 32 < valid.size()) EXPECT_TRUE(accepted) << offset;
+      if (offset >= header_bytes && offset + 32 < valid.size()) {
+        EXPECT_TRUE(accepted) << offset;
+      }
     }
   }
   EXPECT_GT(refused, header_bytes / 2);

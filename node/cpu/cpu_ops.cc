@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/device/dequantize.h"
 #include "node/cpu/attention_scratch.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
@@ -43,12 +44,9 @@ class CpuOps final : public Ops {
 
   Result<DeviceBuffer> PrepareVector(const TensorView& vector) override {
     if (vector.rank != 1) return InvalidArgument("not a vector: " + vector.ToString());
-    TensorView row = vector;
-    row.rank = 2;
-    row.shape = {1, vector.shape[0], 1, 1};
-    ASSIGN_OR_RETURN(const std::unique_ptr<PackedMatrix> packed, PackedMatrix::Pack(row, 1, pool_));
     ASSIGN_OR_RETURN(DeviceBuffer buffer, AllocatePages(vector.shape[0] * sizeof(float)));
-    ReadRow(packed->view(), 0, reinterpret_cast<float*>(buffer.data()));
+    RETURN_IF_ERROR(DequantizeRow(vector.dtype, vector.data, vector.shape[0],
+                                  reinterpret_cast<float*>(buffer.data())));
     return buffer;
   }
 

@@ -49,17 +49,18 @@ Result<std::function<Result<RpcCaller>(std::string_view)>> RpcAuthorizer(
       });
 }
 
-// Runs `begin` on the loop; the future is set when `begin`'s callback has come `callbacks` times.
-std::future<void> BeginDrain(RoleLoop& loop, int callbacks,
-                             std::function<void(std::function<void()>)> begin) {
+// A role is heard at least this often: each one is held for lost by the timeouts of the others.
+int64_t SilenceMaxUs(const ClusterConfig& config) {
+  return std::min({config.gateway.peer_timeout_us, config.scheduler.peer_timeout_us,
+                   config.engine.peer_timeout_us}) /
+         4;
+}
+
+// Runs `begin` on the loop; the future is set when `begin`'s callback comes.
+std::future<void> BeginDrain(RoleLoop& loop, std::function<void(std::function<void()>)> begin) {
   auto done = std::make_shared<std::promise<void>>();
   std::future<void> future = done->get_future();
-  loop.loop().Post([done, callbacks, begin = std::move(begin)] {
-    auto left = std::make_shared<int>(callbacks);
-    begin([done, left] {
-      if (--*left == 0) done->set_value();
-    });
-  });
+  loop.loop().Post([done, begin = std::move(begin)] { begin([done] { done->set_value(); }); });
   return future;
 }
 
@@ -91,10 +92,12 @@ Result<std::unique_ptr<GatewayRole>> GatewayRole::Create(const ClusterConfig& co
   role->metrics_ = std::make_unique<GatewayMetrics>(process.metrics, entry.name, ModelIds(config));
   EventLoop& loop = role->loop_.loop();
   const LocalPeer local{entry.name, process.instance};
+  GatewayOptions gateway = config.gateway;
+  gateway.heartbeat_interval_us = std::min(gateway.heartbeat_interval_us, SilenceMaxUs(config));
   ASSIGN_OR_RETURN(
       role->service_,
       GatewayService::Start({entry.name, process.version, config.cluster, endpoints.schedulers,
-                             config.gateway, models.ForGateway(config.engine)},
+                             gateway, models.ForGateway(config.engine)},
                             local, loop, process.wire, *role->metrics_));
   HttpGatewayOptions http;
   http.address = entry.http;
@@ -121,9 +124,14 @@ Status GatewayRole::Ready() {
 }
 
 std::future<void> GatewayRole::Drain() {
-  return BeginDrain(loop_, rpc_ ? 2 : 1, [this](const std::function<void()>& done) {
-    if (rpc_) rpc_->Drain(done);
-    http_->Drain(done);
+  return BeginDrain(loop_, [this](const std::function<void()>& done) {
+    http_->RefuseGeneration();
+    // The port closes last: probes are answered while calls of the RPC still run.
+    if (rpc_) {
+      rpc_->Drain([this, done] { http_->Drain(done); });
+    } else {
+      http_->Drain(done);
+    }
   });
 }
 
@@ -201,6 +209,7 @@ Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
       endpoints.in_process ? "inproc://replica/" + replica.name : "tcp://" + entry.host + ":*";
   options.schedulers = endpoints.schedulers;
   options.engine = config.engine;
+  options.silence_max_us = SilenceMaxUs(config);
   options.local = {entry.name, process.instance};
   options.software_version = process.version;
   ASSIGN_OR_RETURN(added.server, ReplicaServer::Start(options, std::move(model), loop_.loop(),
@@ -215,7 +224,7 @@ Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
 }
 
 std::future<void> NodeRole::Drain() {
-  return BeginDrain(loop_, 1, [this](const std::function<void()>& done) {
+  return BeginDrain(loop_, [this](const std::function<void()>& done) {
     for (Replica& replica : replicas_) replica.server->Drain();
     auto told = std::make_shared<bool>(false);
     loop_.loop().Every(kDrainPollUs, [this, done, told] {

@@ -277,8 +277,12 @@ const std::string& HttpGateway::address() const {
 }
 
 void HttpGateway::Drain(std::function<void()> drained) {
-  api_->draining = true;
+  RefuseGeneration();
   api_->server->Drain(std::move(drained));
+}
+
+void HttpGateway::RefuseGeneration() {
+  api_->draining = true;
 }
 
 }  // namespace muselet

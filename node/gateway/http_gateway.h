@@ -57,6 +57,8 @@ class HttpGateway {
   // From now on /readyz says 503 and nothing new is generated (503 with Retry-After); what runs
   // goes on. When the last answer is out, the port is closed and `drained` runs.
   void Drain(std::function<void()> drained);
+  // The first half of Drain alone: generation is refused, nothing closes.
+  void RefuseGeneration();
 
  private:
   struct Api;

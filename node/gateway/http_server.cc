@@ -5,6 +5,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/clock.h"
@@ -117,6 +118,9 @@ class HttpServer::Core final : public HttpConnectionHost,
   std::string date_;
   std::unordered_map<HttpConnection*, std::shared_ptr<HttpConnection>> connections_;
   bool draining_ = false;
+  // Connections that were busy when draining began and still are: what comes later is refused, and
+  // must not hold up the end.
+  std::unordered_set<const HttpConnection*> owing_;
   bool stopped_ = false;
   std::function<void()> drained_;
 };
@@ -199,6 +203,7 @@ void HttpServer::Core::Tick() {
 }
 
 void HttpServer::Core::OnClosed(HttpConnection* connection) {
+  owing_.erase(connection);
   if (connections_.erase(connection) == 0) return;
   if (options_.connections_changed) options_.connections_changed(connections_.size());
   if (draining_) FinishDrain();
@@ -207,12 +212,13 @@ void HttpServer::Core::OnClosed(HttpConnection* connection) {
 void HttpServer::Core::Drain(std::function<void()> drained) {
   draining_ = true;
   drained_ = std::move(drained);
+  for (const auto& [raw, connection] : connections_) owing_.insert(raw);
   FinishDrain();
 }
 
 void HttpServer::Core::FinishDrain() {
-  const auto busy = [](const auto& entry) { return entry.second->Busy(); };
-  if (!drained_ || std::any_of(connections_.begin(), connections_.end(), busy)) return;
+  std::erase_if(owing_, [](const HttpConnection* connection) { return !connection->Busy(); });
+  if (!drained_ || !owing_.empty()) return;
   loop_.Post(std::exchange(drained_, nullptr));
   boost::system::error_code ignored;
   acceptor_.close(ignored);

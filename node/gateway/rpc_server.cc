@@ -13,6 +13,7 @@ namespace {
 constexpr uint32_t kVersion = 1;
 constexpr size_t kUnsentMax = 4096;
 constexpr int64_t kUnsentKeptUs = 30'000'000;
+constexpr int64_t kUnsentKeptDrainingUs = 1'000'000;
 
 Status Draining() {
   return Unavailable("draining: this gateway stops and takes no new calls; ask another one");
@@ -257,8 +258,9 @@ void RpcServer::RetryUnsent() {
   for (std::deque<Unsent> left = std::exchange(unsent_, {}); !left.empty(); left.pop_front()) {
     Unsent& unsent = left.front();
     const Status sent = router_->Send(unsent.peer, unsent.message);
-    const bool again = sent.code() == StatusCode::kResourceExhausted &&
-                       loop_.NowUs() - unsent.since_us < kUnsentKeptUs;
+    const int64_t kept_us = draining_ ? kUnsentKeptDrainingUs : kUnsentKeptUs;
+    const bool again =
+        sent.code() == StatusCode::kResourceExhausted && loop_.NowUs() - unsent.since_us < kept_us;
     if (again) unsent_.push_back(std::move(unsent));
   }
 }
@@ -284,6 +286,7 @@ void RpcServer::DropClient(const std::string& peer, const Status& why) {
     WriteError({why, "", 0}, ended);
     KeepUnsent(client.peer, ended.SerializeAsString());
   }
+  FinishDrain();
 }
 
 void RpcServer::DropSilentClients() {

@@ -57,7 +57,10 @@ NodeAdmissionOptions AdmissionOptions(const ReplicaServerOptions& options, uint6
 class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::Core> {
  public:
   Core(const ReplicaServerOptions& options, EventLoop& loop, uint64_t epoch)
-      : options_(options), loop_(loop), admission_(AdmissionOptions(options, epoch)) {}
+      : options_(options),
+        loop_(loop),
+        admission_(AdmissionOptions(options, epoch)),
+        report_interval_us_(std::min(options.engine.report_interval_us, options.silence_max_us)) {}
 
   Status Start(std::shared_ptr<Model> model, WireContext& context, const NodeMetrics& metrics,
                uint64_t epoch);
@@ -82,6 +85,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   std::unique_ptr<MessageServer> server_;
   std::vector<std::unique_ptr<SchedulerLink>> schedulers_;
   std::unique_ptr<PeriodicTimer> timer_;
+  const int64_t report_interval_us_;
   uint64_t report_sequence_ = 0;
   int64_t last_report_us_ = 0;
   uint64_t reported_steps_ = 0;
@@ -122,15 +126,16 @@ Status ReplicaServer::Core::Start(std::shared_ptr<Model> model, WireContext& con
   hello.name = peer.name;
   hello.software_version = options_.software_version;
   hello.replicas = {info_};
-  const PeerTiming timing{options_.engine.report_interval_us, options_.engine.peer_timeout_us};
+  const PeerTiming timing{report_interval_us_, options_.engine.peer_timeout_us};
   for (const std::string& endpoint : options_.schedulers) {
     ASSIGN_OR_RETURN(auto link,
                      SchedulerLink::Connect(loop_, context, peer, endpoint, hello, timing));
     schedulers_.push_back(std::move(link));
   }
   tick_interval_us_ = TickIntervalUs(timing);
+  const int64_t idle_report_us = std::min(kIdleReportUs, options_.silence_max_us);
   idle_interval_us_ =
-      std::max(tick_interval_us_, TickIntervalUs({kIdleReportUs, timing.timeout_us}));
+      std::max(tick_interval_us_, TickIntervalUs({idle_report_us, timing.timeout_us}));
   timer_ = std::make_unique<PeriodicTimer>(loop_, tick_interval_us_, [this] { OnTick(); });
   steps_->Start();
   return OkStatus();
@@ -166,7 +171,7 @@ void ReplicaServer::Core::OnTick() {
   const bool idle = admission_.sequence_count() == 0 &&
                     steps_->progress().steps == reported_steps_ && welcomed == schedulers_.size() &&
                     welcomed == welcomed_.load();
-  const int64_t interval_us = idle ? idle_interval_us_ : options_.engine.report_interval_us;
+  const int64_t interval_us = idle ? idle_interval_us_ : report_interval_us_;
   timer_->SetInterval(idle ? idle_interval_us_ : tick_interval_us_);
   // Ticks are a little late: half of one is not waited for.
   if (now_us - last_report_us_ >= interval_us - tick_interval_us_ / 2) SendReports();

@@ -31,7 +31,8 @@ struct ReplicaServerOptions {
   std::string endpoint;                 // bound for gateways; tcp port 0 lets the system choose
   std::vector<std::string> schedulers;  // their endpoints
   EngineOptions engine;
-  LocalPeer local;  // name and instance of the node
+  int64_t silence_max_us = 750'000;  // reports come at least this often, whatever `engine` says
+  LocalPeer local;                   // name and instance of the node
   std::string software_version;
 };
 

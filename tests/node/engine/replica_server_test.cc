@@ -40,6 +40,7 @@ class ReplicaServerTest : public ::testing::Test {
     options.schedulers = {"inproc://scheduler"};
     options.engine.report_interval_us = 5'000;
     options.engine.peer_timeout_us = peer_timeout_us_;
+    options.silence_max_us = silence_max_us_;
     options.local = {"n0", 1};
     model_ = std::make_shared<ToyModel>();
     auto server = ReplicaServer::Start(options, model_, loop_, context_, metrics_);
@@ -122,6 +123,7 @@ class ReplicaServerTest : public ::testing::Test {
   MetricRegistry registry_;
   NodeMetrics metrics_{registry_, "n0", "r0", "toy"};
   int64_t peer_timeout_us_ = 60'000'000;
+  int64_t silence_max_us_ = 750'000;
   std::shared_ptr<ToyModel> model_;
   std::unique_ptr<MessageServer> scheduler_;
   std::unique_ptr<ReplicaServer> server_;
@@ -207,6 +209,18 @@ TEST_F(ReplicaServerTest, ReportsNameTheSequencesThatItHolds) {
   OpenGate();
   Await([&] { return finished_.size() == 1 && reports_.back().active.empty(); });
   EXPECT_GE(reports_.back().steps, 20U);
+}
+
+// However late the loop is, a report is due whenever the slower timer below is.
+TEST_F(ReplicaServerTest, AnIdleReplicaIsNotSilentForLongerThanItMayBe) {
+  silence_max_us_ = 10'000;
+  StartReplica();
+  Await([&] { return reports_.size() >= 3; });
+  const size_t reported = reports_.size();
+  size_t ticks = 0;
+  PeriodicTimer slower(loop_, 5 * silence_max_us_, [&] { ++ticks; });
+  Await([&] { return ticks == 10; });
+  EXPECT_GE(reports_.size() - reported, 6U);
 }
 
 TEST_F(ReplicaServerTest, ABadRequestAndAWrongEpochAreAnsweredAndHarmNobody) {

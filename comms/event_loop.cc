@@ -24,10 +24,11 @@ struct PeriodicTimer::State : std::enable_shared_from_this<State> {
       : timer(io), interval(std::max<int64_t>(interval_us, 1)), work(std::move(work)) {}
 
   void Arm() {
-    timer.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
-      if (error || self->stopped) return;
+    timer.async_wait([self = shared_from_this(), wait = ++waits](const auto& error) {
+      // A wait that had ended already when the interval was set is not ended by that.
+      if (error || self->stopped || wait != self->waits) return;
       self->work();
-      if (self->stopped) return;
+      if (self->stopped || wait != self->waits) return;
       const auto next = self->timer.expiry() + self->interval;
       self->timer.expires_at(std::max(next, SteadyClock::now()));
       self->Arm();
@@ -37,6 +38,7 @@ struct PeriodicTimer::State : std::enable_shared_from_this<State> {
   boost::asio::steady_timer timer;
   microseconds interval;
   std::function<void()> work;
+  uint64_t waits = 0;  // begun; only the last one counts
   bool stopped = false;
 };
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 namespace muselet {
 namespace {
@@ -101,6 +102,32 @@ TEST_F(EventLoopTest, ATimerGoesFasterAtOnceAndKeepsOnePace) {
   EXPECT_EQ(ticks, 3);
   loop_.Stop();
   thread_.join();
+}
+
+// Timers that are due come in the order of their times, however late the loop is.
+TEST_F(EventLoopTest, AnIntervalSetInsideTheWorkIsWaitedForOnce) {
+  constexpr int64_t kNewUs = 20'000;
+  for (const int64_t old_us : {1'000, 2 * 20'000}) {
+    SCOPED_TRACE(old_us);
+    std::promise<bool> timer_was_first;
+    std::unique_ptr<PeriodicTimer> timer;
+    std::unique_ptr<PeriodicTimer> other;
+    bool set = false;
+    EventLoop loop("timers");
+    const auto end = [&](bool was_timer) {
+      timer_was_first.set_value(was_timer);
+      loop.Stop();
+    };
+    timer = std::make_unique<PeriodicTimer>(loop, old_us, [&] {
+      if (std::exchange(set, true)) return end(true);
+      timer->SetInterval(kNewUs);
+      other = std::make_unique<PeriodicTimer>(loop, kNewUs * 3 / 2, [&] { end(false); });
+    });
+    loop.Run();
+    EXPECT_TRUE(timer_was_first.get_future().get());
+    other.reset();
+    timer.reset();
+  }
 }
 
 TEST_F(EventLoopTest, StopFromAnyThreadEndsRun) {

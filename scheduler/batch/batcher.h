@@ -22,8 +22,9 @@
 // Memory: a sequence starts when the blocks for all its known tokens are free, and takes one more
 // block at a time as it grows. When none is left the cheapest sequence (lowest class, then
 // youngest) is paused and recomputed later; what was paused takes the blocks for resume_tokens_min
-// more tokens when it starts again, and is left alone until it has them. A waiting sequence may
-// pause running ones of lower classes only.
+// more tokens when it starts again, and is left alone until it has them. It does not start again in
+// the plan that it was paused for, nor does anyone in its stead: what was taken from it is in use,
+// and the rest is its own. A waiting sequence may pause running ones of lower classes only.
 //
 // Order: classes are strict; inside a class paused sequences start first, then those of the surface
 // that was served least (scheduler/batch/fair_share). Among those, and among the prompts that have
@@ -179,6 +180,7 @@ class Batcher {
   void ListRunning(bool rotate);
   static bool MayTakeRows(const Sequence& sequence);
   Sequence* NextWaiting(RequestClass request_class, int64_t now_us) const;
+  Sequence* NextToStart(RequestClass request_class, int64_t now_us, bool& blocked) const;
 
   // batcher_memory.cc: slots and blocks.
   enum class StartResult { kStarted, kDeferred, kNoRoom };
@@ -223,6 +225,7 @@ class Batcher {
   uint64_t next_serial_ = 1;
   uint64_t next_run_ = 1;
   uint64_t next_plan_ = 1;
+  uint64_t drafts_ = 0;                                      // begun
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;  // by serial; owns
   std::unordered_map<SequenceId, Sequence*> live_;           // not ended
   std::map<uint64_t, Sequence*> waiting_;                    // by serial

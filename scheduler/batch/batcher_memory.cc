@@ -216,6 +216,7 @@ bool Batcher::Grow(Sequence& sequence, uint32_t position_count) {
 
 void Batcher::Pause(Sequence& sequence) {
   ++sequence.pauses;
+  sequence.paused_in_draft = drafts_;
   ++counters_.pauses;
   sequence.state = SequenceState::kLeaving;
   SetComputing(sequence, false);

@@ -45,6 +45,7 @@ StepPlan Batcher::Plan(int64_t now_us) {
 }
 
 Batcher::Draft Batcher::NewDraft() {
+  ++drafts_;
   Draft draft;
   if (!spare_plans_.empty()) {
     draft.plan = std::move(spare_plans_.back());
@@ -168,10 +169,12 @@ void Batcher::PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t no
   };
   std::sort(prefilling_.begin(), prefilling_.end(), sooner);
   auto started = prefilling_.begin();
-  Sequence* waiting = blocked ? nullptr : NextWaiting(request_class, now_us);
+  Sequence* waiting = NextToStart(request_class, now_us, blocked);
   while (true) {
     if (started != prefilling_.end() && (waiting == nullptr || sooner(*started, waiting))) {
+      const uint64_t pauses = counters_.pauses;
       PlanChunk(draft, **started++);
+      if (counters_.pauses != pauses) waiting = NextToStart(request_class, now_us, blocked);
       continue;
     }
     if (waiting == nullptr || RowsLeft(draft, *waiting, 1) == 0) return;
@@ -186,8 +189,16 @@ void Batcher::PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t no
         blocked = true;
         break;
     }
-    waiting = blocked ? nullptr : NextWaiting(request_class, now_us);
+    waiting = NextToStart(request_class, now_us, blocked);
   }
+}
+
+// Null, and `blocked`, if the next one was paused for this very draft.
+Sequence* Batcher::NextToStart(RequestClass request_class, int64_t now_us, bool& blocked) const {
+  if (blocked) return nullptr;
+  Sequence* next = NextWaiting(request_class, now_us);
+  blocked = next != nullptr && next->paused_in_draft == drafts_;
+  return blocked ? nullptr : next;
 }
 
 Sequence* Batcher::NextWaiting(RequestClass request_class, int64_t now_us) const {

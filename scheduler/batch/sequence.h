@@ -51,6 +51,7 @@ struct Sequence {
   uint32_t blocks_registered = 0;
 
   uint32_t pauses = 0;
+  uint64_t paused_in_draft = 0;  // the last time
   uint32_t protected_until = 0;  // tokens.size() below which it may not be paused again
   bool ended = false;            // nothing more is said about it (kLeaving only)
 

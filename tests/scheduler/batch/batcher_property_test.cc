@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <random>
+#include <utility>
 
 #include "scheduler/batch/batcher.h"
 #include "tests/scheduler/batch/toy_kv.h"
@@ -93,6 +94,7 @@ class World {
     StepPlan plan = batcher_.Plan(now_us_);
     TakeUpdates();
     EXPECT_TRUE(batcher_.BlocksAddUp());
+    CheckRuns(plan);
     if (plan.empty()) return false;
     Outstanding step{plan.number, {}};
     CheckPlan(plan);
@@ -128,6 +130,22 @@ class World {
       EXPECT_EQ(slice.table_begin.size(), shape_.groups.size());
     }
     EXPECT_EQ(rows, plan.row_count());
+  }
+
+  // A sequence stands in a plan once, and none is paused and started again for one and the same.
+  void CheckRuns(const StepPlan& plan) {
+    const std::map<uint64_t, uint64_t> before = std::exchange(runs_, {});
+    for (const SequenceSlice& slice : plan.slices) {
+      const Sequence& sequence = batcher_.InSlot(slice.slot);
+      EXPECT_TRUE(runs_.emplace(sequence.serial, sequence.run).second) << "two slices";
+      const auto found = before.find(sequence.serial);
+      if (found == before.end()) continue;
+      EXPECT_EQ(found->second, sequence.run) << "paused and started";
+    }
+    for (const SequenceSlice& slice : plan.slices) {
+      const Sequence& sequence = batcher_.InSlot(slice.slot);
+      if (sequence.state != SequenceState::kRunning) runs_.erase(sequence.serial);
+    }
   }
 
   void Commit() {
@@ -196,7 +214,8 @@ class World {
   std::mt19937 random_;
   std::deque<Outstanding> outstanding_;
   std::map<SequenceId, Told> told_;
-  uint64_t live_cancels_ = 0;  // of sequences that had not ended
+  std::map<uint64_t, uint64_t> runs_;  // of what runs in the last plan, by serial
+  uint64_t live_cancels_ = 0;          // of sequences that had not ended
   int64_t now_us_ = 1;
 };
 
@@ -277,6 +296,35 @@ TEST(BatcherProperty, AThousandRandomCancelsAndPausesLeaveEveryBlockAccountedFor
     cancels += world.live_cancels();
     pauses += world.batcher().counters().pauses;
   }
+}
+
+// CheckRuns looks at every plan.
+TEST(BatcherProperty, WithoutRoomASequenceStillStandsInAPlanOnceAndIsNotTossedAbout) {
+  uint64_t pauses = 0;
+  for (uint32_t seed = 1; seed <= testing::SeedCount(200); ++seed) {
+    SCOPED_TRACE(seed);
+    BatchOptions options;
+    options.sequences_max = 12;
+    options.step_tokens_max = 64;
+    options.prefill_chunk_max = 1 + seed % 12;
+    options.resume_tokens_min = seed % 3;
+    KvPoolShape shape{16, {{10 + seed % 6, 0}}};
+    if (seed % 2 == 0) shape.groups.push_back({8, 24});
+    World world(options, shape, 160, seed);
+    const uint32_t plans_max = 1 + seed % 2;
+    uint64_t admitted = 0;
+    for (int turn = 0; turn < 20'000; ++turn) {
+      while (admitted < 30 && world.Random(2) == 0) world.Admit(admitted++);
+      if (world.outstanding_count() < plans_max) world.Plan();
+      if (world.outstanding_count() > 0) world.Commit();
+      if (HasFailure()) return;
+      if (admitted == 30 && world.batcher().idle() && world.outstanding_count() == 0) break;
+    }
+    world.Check();
+    if (HasFailure()) return;
+    pauses += world.batcher().counters().pauses;
+  }
+  EXPECT_GT(pauses, 500U);
 }
 
 TEST(BatcherProperty, CancelAtEveryPointFreesWhatWasTaken) {

@@ -83,8 +83,8 @@ TEST_F(MuseletClientTest, StreamsAChatAsItComes) {
   EXPECT_EQ(answer.choices[0].finish_reason, "length");
   EXPECT_EQ(answer.request_id.size(), 32U);
   EXPECT_EQ(answer.usage.generation_tokens, static_cast<uint32_t>(chunks));
-  EXPECT_EQ(service_.last_request.surface, "glasses");
-  EXPECT_EQ(service_.last_request.request_class, RequestClass::kRealtime);
+  EXPECT_EQ(service_.last_request().surface, "glasses");
+  EXPECT_EQ(service_.last_request().request_class, RequestClass::kRealtime);
 }
 
 TEST_F(MuseletClientTest, CarriesEveryParameter) {
@@ -115,7 +115,7 @@ TEST_F(MuseletClientTest, CarriesEveryParameter) {
   ASSERT_EQ(answer.choices[0].tokens.size(), 2U);
   EXPECT_FLOAT_EQ(answer.choices[0].tokens[0].logprob, -0.25F);
   EXPECT_EQ(answer.choices[0].tokens[0].top[0].first, 65);
-  const GenerationRequest& got = service_.last_request;
+  const GenerationRequest got = service_.last_request();
   EXPECT_EQ(got.model, "echo");  // the only one
   EXPECT_EQ(std::get<TokenPrompt>(got.prompt).ids, (std::vector<TokenId>{'a', 'b'}));
   EXPECT_EQ(got.max_tokens, 7U);

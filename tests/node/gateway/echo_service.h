@@ -23,7 +23,10 @@ class EchoService final : public GenerationService {
 
   RequestId Start(GenerationRequest request, std::unique_ptr<GenerationSink> sink) override {
     const RequestId id = RequestId::Random();
-    last_request = request;
+    {
+      const std::lock_guard lock(mutex_);
+      last_request_ = request;
+    }
     started.fetch_add(1);
     open_[id] = {std::move(request), std::move(sink), 0};
     loop_.Post([this, id] { Begin(id); });
@@ -47,10 +50,13 @@ class EchoService final : public GenerationService {
     loop_.Post([callback] { callback(std::string()); });
   }
 
-  // Read from other threads after a call has ended only.
-  GenerationRequest last_request;
-  bool ready = true;
-  bool endless = false;  // answers never end
+  // Any thread.
+  GenerationRequest last_request() const {
+    const std::lock_guard lock(mutex_);
+    return last_request_;
+  }
+  std::atomic<bool> ready = true;
+  std::atomic<bool> endless = false;  // answers never end
   std::atomic<int> started = 0;
   std::atomic<int> cancelled = 0;
 
@@ -126,6 +132,8 @@ class EchoService final : public GenerationService {
 
   EventLoop& loop_;
   std::map<RequestId, Open> open_;
+  mutable std::mutex mutex_;
+  GenerationRequest last_request_;
 };
 
 }  // namespace muselet::testing

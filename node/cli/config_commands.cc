@@ -40,6 +40,9 @@ std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
   request.entry = line.entry;
   if (line.no_files) request.file_check = ConfigRequest::FileCheck::kNone;
   if (line.command == Command::kRun) request.file_check = ConfigRequest::FileCheck::kOneEntry;
+  if (line.command == Command::kConfigCheck || line.command == Command::kConfigShow) {
+    request.machine_check = ConfigRequest::MachineCheck::kIfLoopback;
+  }
   if (request.file.empty() && !NamesModel(request)) {
     streams.err << "muselet: nothing to serve is named: give a cluster file with --config FILE"
                 << (line.command == Command::kServe ? ", or a model: muselet serve PATH" : "")

@@ -25,6 +25,11 @@ struct ConfigRequest {
   // everyone's for `serve`, those of one entry for `run`.
   enum class FileCheck { kAll, kOneEntry, kNone };
   FileCheck file_check = FileCheck::kAll;
+  // Whether memory and instruction set are those of this machine: it computes for `serve` and
+  // `run`; a file that is only looked at may be about other machines, unless all its nodes' hosts
+  // are loopback addresses.
+  enum class MachineCheck { kAlways, kIfLoopback };
+  MachineCheck machine_check = MachineCheck::kAlways;
   std::string entry;               // `run --name`; empty = all entries
   std::optional<Machine> machine;  // nothing = this one, looked at when it is needed
 };

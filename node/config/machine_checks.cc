@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "node/config/address.h"
 #include "node/config/cluster_checks.h"
 #include "node/config/quantity.h"
 #include "node/gateway/api_keys.h"
@@ -49,13 +49,14 @@ class MachineChecker {
   MachineChecker(const ClusterConfig& config, const ConfigRequest& request, ValueLedger& ledger)
       : config_(config),
         entry_(request.file_check == ConfigRequest::FileCheck::kAll ? "" : request.entry),
+        machine_check_(request.machine_check),
         machine_(request.machine ? *request.machine : ThisMachine()),
         ledger_(ledger) {}
 
   void Run() {
     CheckModels();
     if (entry_.empty() || Names(config_.gateways, entry_)) CheckKeys();
-    if (entry_.empty() || Names(config_.nodes, entry_)) {
+    if (ComputesHere()) {
       CheckIsa();
       CheckMemory();
     }
@@ -112,12 +113,21 @@ class MachineChecker {
     if (!runs.ok()) ledger_.Fault(key, WithoutKey(runs.message(), key), "");
   }
 
-  // The replicas of one host share its memory. The cache is taken whole when a replica starts.
+  bool ComputesHere() const {
+    if (machine_check_ == ConfigRequest::MachineCheck::kIfLoopback) {
+      return !ledger_.InDoubt("nodes") &&
+             std::all_of(config_.nodes.begin(), config_.nodes.end(),
+                         [](const NodeEntry& node) { return IsLoopbackHost(node.host); });
+    }
+    return entry_.empty() || Names(config_.nodes, entry_);
+  }
+
+  // The replicas of one process share its memory. The cache is taken whole when a replica starts.
   void CheckMemory() {
     const std::string key = "kv.bytes";
     const MemoryLimit& memory = machine_.memory;
     if (ledger_.InDoubt(key) || memory.bytes == 0) return;
-    const uint64_t replicas = std::max<uint64_t>(1, ReplicasOfAHost());
+    const uint64_t replicas = std::max<uint64_t>(1, ReplicasHere());
     const uint64_t bytes = config_.engine.kv.bytes;
     if (bytes <= memory.bytes / replicas) return;
     const std::string each =
@@ -132,27 +142,26 @@ class MachineChecker {
                                     ", the weights need room too");
   }
 
-  // The most replicas that one host of the cluster runs; of the entry's host if there is an entry.
-  uint64_t ReplicasOfAHost() const {
+  // The replicas of the entry; of all nodes if there is none, since then one machine runs them all.
+  uint64_t ReplicasHere() const {
     for (const char* section : {"models", "nodes", "replicas"}) {
       if (ledger_.InDoubt(section)) return 1;
     }
-    std::map<std::string, uint64_t> replicas;
+    uint64_t replicas = 0;
     for (const ReplicaEntry& replica : config_.replicas) {
       for (const NodeEntry& node : config_.nodes) {
         const bool on =
             std::find(replica.on.begin(), replica.on.end(), node.name) != replica.on.end();
         const bool here = entry_.empty() || entry_ == node.name;
-        if (on && here) ++replicas[node.host];
+        if (on && here) ++replicas;
       }
     }
-    uint64_t most = 0;
-    for (const auto& [host, count] : replicas) most = std::max(most, count);
-    return most;
+    return replicas;
   }
 
   const ClusterConfig& config_;
   const std::string entry_;  // "" = all
+  const ConfigRequest::MachineCheck machine_check_;
   const Machine machine_;
   ValueLedger& ledger_;
 };

@@ -448,6 +448,12 @@ TEST_F(ConfigLoaderTest, RefusesMoreKvCacheThanTheMachineHasMemory) {
       ElementsAre("c.yaml:3:13: kv.bytes: 600MiB for each of 2 replicas is more than the "
                   "memory of this machine, 1.0 GiB (less than 512MiB, the weights need room "
                   "too)"));
+  // One process serves them all, whatever their hosts are called.
+  EXPECT_THAT(FaultsOf("models: [{path: m.gguf}]\n"
+                       "nodes: [{name: n0, host: 127.0.0.1}, {name: n1, host: 127.0.0.2}]\n"
+                       "kv: {bytes: 600MiB}\n",
+                       request),
+              ElementsAre(::testing::HasSubstr("600MiB for each of 2 replicas is more than")));
   // Each of two processes has one of them; a scheduler has none.
   const std::string wires = "schedulers: [{name: s, rpc: \"tcp://127.0.0.1:5555\"}]\n";
   request.file_check = ConfigRequest::FileCheck::kOneEntry;
@@ -466,6 +472,19 @@ TEST_F(ConfigLoaderTest, RefusesAnInstructionSetThatTheProcessorLacks) {
   EXPECT_THAT(FaultsOf(std::string(kModel) + "cpu: {isa: scalar}\n", request), IsEmpty());
   EXPECT_THAT(FaultsOf(std::string(kModel) + "cpu: {isa: avx2}\n", request),
               ElementsAre("c.yaml:2:12: cpu.isa: avx2 needs a newer processor"));
+}
+
+TEST_F(ConfigLoaderTest, AFileThatIsOnlyLookedAtIsJudgedByThisMachineIfAllItsNodesAreHere) {
+  const auto file = [](const std::string& host) {
+    return "models: [{path: m.gguf}]\nnodes: [{name: n0}, {name: n1, host: " + host +
+           "}]\nschedulers: [{name: s, rpc: \"tcp://10.0.0.1:5555\"}]\ninsecure: true\n"
+           "kv: {bytes: 2GiB}\ncpu: {isa: avx2}\n";
+  };
+  ConfigRequest request;
+  request.machine = MachineWith(1ULL << 30);
+  request.machine_check = ConfigRequest::MachineCheck::kIfLoopback;
+  EXPECT_THAT(FaultsOf(file("10.0.0.2"), request), IsEmpty());
+  EXPECT_EQ(FaultsOf(file("localhost"), request).size(), 2U);
 }
 
 TEST_F(ConfigLoaderTest, FaultsOfThePathOnTheCommandLineDoNotSpeakOfAFlag) {

@@ -31,6 +31,12 @@ IsaLevel BestLevel() {
 }  // namespace
 
 Result<const Kernels*> SelectKernels(IsaLevel level) {
+  const bool lacking = (level == IsaLevel::kAvx2 && Avx2Kernels() == nullptr) ||
+                       (level == IsaLevel::kAvx512 && Avx512Kernels() == nullptr);
+  if (lacking) {
+    return Unavailable("cpu.isa: the kernels of " + std::string(IsaName(level)) +
+                       " are not in this build; choose auto or scalar");
+  }
   if (level == IsaLevel::kAuto) level = BestLevel();
   if (level == IsaLevel::kScalar) return &ScalarKernels();
   if (level == IsaLevel::kAvx2) {
@@ -44,10 +50,7 @@ Result<const Kernels*> SelectKernels(IsaLevel level) {
 }
 
 std::vector<std::string> IsaLevelNames() {
-  std::vector<std::string> names = {"auto", "scalar"};
-  if (Avx2Kernels() != nullptr) names.emplace_back("avx2");
-  if (Avx512Kernels() != nullptr) names.emplace_back("avx512");
-  return names;
+  return {"auto", "scalar", "avx2", "avx512"};
 }
 
 std::string_view IsaName(IsaLevel level) {

@@ -18,8 +18,8 @@ Result<const Kernels*> SelectKernels(IsaLevel level);
 // "scalar", "avx2"; for kAuto the level that it stands for here.
 std::string_view IsaName(IsaLevel level);
 
-// What cpu.isa may be: the names of the levels that this program has kernels for, in the order of
-// IsaLevel, "auto" first. Whether the processor can run them is SelectKernels' answer.
+// What cpu.isa may be, in the order of IsaLevel: the same in every build, so that a file means the
+// same everywhere. Whether this program and this processor have the level is SelectKernels' answer.
 std::vector<std::string> IsaLevelNames();
 
 }  // namespace muselet::cpu

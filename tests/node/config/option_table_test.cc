@@ -68,10 +68,11 @@ TEST(OptionTable, EveryNumberRefusesWhatIsOutsideItsRange) {
   }
 }
 
-TEST(OptionTable, OffersTheInstructionSetsOfThisBuildInTheOrderOfTheirLevels) {
+TEST(OptionTable, OffersTheSameInstructionSetsInEveryBuildInTheOrderOfTheirLevels) {
   for (const Option& option : OptionTable()) {
     if (option.key() != "cpu.isa") continue;
-    ASSERT_EQ(option.field.spec.choices, cpu::IsaLevelNames());
+    ASSERT_EQ(option.field.spec.choices,
+              (std::vector<std::string>{"auto", "scalar", "avx2", "avx512"}));
     for (size_t i = 1; i < option.field.spec.choices.size(); ++i) {
       EXPECT_EQ(cpu::IsaName(static_cast<IsaLevel>(i)), option.field.spec.choices[i]);
     }

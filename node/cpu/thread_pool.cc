@@ -35,11 +35,20 @@ ThreadPool::ThreadPool(uint32_t threads)
   CHECK(threads >= 1, "a pool needs the calling thread at least");
   for (uint32_t share = 0; share < threads; ++share) shares_[share].state.store(kClosed);
   workers_.reserve(threads - 1);
-  for (uint32_t worker = 1; worker < threads; ++worker)
-    workers_.emplace_back([this, worker] { WorkerLoop(worker); });
+  try {
+    for (uint32_t worker = 1; worker < threads; ++worker)
+      workers_.emplace_back([this, worker] { WorkerLoop(worker); });
+  } catch (...) {
+    End();
+    throw;
+  }
 }
 
 ThreadPool::~ThreadPool() {
+  End();
+}
+
+void ThreadPool::End() {
   ending_.store(true);
   job_.fetch_add(1);
   job_.notify_all();

@@ -15,7 +15,8 @@ namespace muselet::cpu {
 
 class ThreadPool {
  public:
-  // `threads` computing threads, the caller included: threads - 1 are started. REQUIRES: >= 1.
+  // `threads` computing threads, the caller included: threads - 1 are started. Throws
+  // std::system_error, with none left running, if the system refuses one. REQUIRES: >= 1.
   explicit ThreadPool(uint32_t threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -54,6 +55,8 @@ class ThreadPool {
 
   void Run(uint32_t tiles, TileFunction function, const void* context);
   void WorkerLoop(uint32_t worker);
+  // Ends and joins the workers.
+  void End();
   // Takes and computes tiles of the current job until none is left, its own share first.
   void ComputeTiles(uint32_t worker);
   void ComputeShare(uint32_t share, uint32_t worker);

@@ -1,10 +1,14 @@
 #include "node/cpu/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <fstream>
 #include <numeric>
+#include <system_error>
 
 namespace muselet::cpu {
 namespace {
@@ -57,6 +61,30 @@ TEST(ThreadPoolTest, ParksWhenIdle) {
   std::atomic<int> count = 0;
   pool.ParallelFor(100, [&](uint32_t, uint32_t) { count.fetch_add(1); });
   EXPECT_EQ(count.load(), 100);
+}
+
+// Takes the address space that thread stacks need; in a process of its own.
+void ExitWithZeroIfTooManyThreadsThrow() {
+  uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  constexpr uint64_t kRoom = 100 << 20;  // for a dozen stacks of 8 MiB, or none at all
+  const rlim_t bytes = pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) + kRoom;
+  const rlimit limit{bytes, bytes};
+  if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(3);
+  try {
+    const ThreadPool pool(1024);
+  } catch (const std::system_error&) {
+    _exit(0);
+  }
+  _exit(1);
+}
+
+TEST(ThreadPoolTest, JoinsWhatItHasStartedIfTheSystemRefusesAThread) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer needs the address space that this test takes away";
+#endif
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(ExitWithZeroIfTooManyThreadsThrow(), ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

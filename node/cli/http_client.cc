@@ -3,6 +3,7 @@
 #include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/ssl/error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
@@ -20,6 +21,17 @@ namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using Endpoints = std::vector<asio::ip::tcp::endpoint>;
+
+// Many servers end a TLS connection without saying so in TLS.
+bool IsEnd(beast::error_code fault) {
+  return fault == http::error::end_of_stream || fault == asio::ssl::error::stream_truncated;
+}
+
+// What a connection that the server has closed looks like.
+bool IsClosed(beast::error_code fault) {
+  return IsEnd(fault) || fault == asio::error::connection_reset ||
+         fault == asio::error::broken_pipe;
+}
 
 constexpr size_t kPieceBytes = 16 * 1024;
 
@@ -70,13 +82,16 @@ class Exchange {
 
   void Write() {
     http::async_write(*stream_, request_, [this](beast::error_code fault, size_t) {
-      if (fault) return Broken("cannot send", fault);
+      // A server may answer (413, 503) and close before it has read the whole request.
+      if (fault == beast::error::timeout) return Broken("cannot send", fault);
+      unsent_ = fault;
       ReadHead();
     });
   }
 
   void ReadHead() {
     http::async_read_header(*stream_, buffer_, *parser_, [this](beast::error_code fault, size_t) {
+      if (fault && unsent_ && !parser_->got_some()) return Broken("cannot send", unsent_);
       if (fault) return Broken("no answer", fault);
       if (events_.on_head) events_.on_head(static_cast<int>(parser_->get().result_int()));
       ReadBody();
@@ -84,24 +99,27 @@ class Exchange {
   }
 
   void ReadBody() {
-    if (parser_->is_done()) return Finish(OkStatus(), parser_->keep_alive());
+    if (parser_->is_done()) return Finish(OkStatus(), parser_->keep_alive() && !unsent_);
     parser_->get().body().data = piece_.data();
     parser_->get().body().size = piece_.size();
     http::async_read_some(*stream_, buffer_, *parser_, [this](beast::error_code fault, size_t) {
       const size_t length = piece_.size() - parser_->get().body().size;
       if (length > 0 && events_.on_body) events_.on_body({piece_.data(), length});
+      if (IsEnd(fault) && parser_->need_eof()) parser_->put_eof(fault);
       if (fault && fault != http::error::need_buffer) return Broken("cut off", fault);
       ReadBody();
     });
   }
 
   // A server may close a connection that nobody uses, just as a request is sent over it: then not a
-  // byte comes back, and the request goes over a new one.
+  // byte comes back, and the request goes over a new one. After any other fault it may have been
+  // worked on.
   void Broken(const std::string& what, beast::error_code fault) {
     if (fault == beast::error::timeout) return Finish(TooLate(), false);
-    if (!reused_ || parser_->got_some())
+    if (!reused_ || parser_->got_some() || !IsClosed(fault))
       return Finish(DataLoss(what + ": " + fault.message()), false);
     reused_ = false;
+    unsent_ = {};
     buffer_.clear();
     stream_ = renew_();
     stream_->ExpireAt(deadline_);
@@ -121,6 +139,7 @@ class Exchange {
   std::unique_ptr<HttpStream> stream_;
   std::function<std::unique_ptr<HttpStream>()> renew_;
   bool reused_ = false;
+  beast::error_code unsent_;  // why the request could not be sent whole
   std::chrono::steady_clock::time_point deadline_;
   beast::flat_buffer buffer_;
   http::request<http::string_body> request_;

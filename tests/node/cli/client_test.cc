@@ -9,6 +9,7 @@
 #include "node/cli/bench_load.h"
 #include "node/cli/bench_prompts.h"
 #include "node/cli/chat.h"
+#include "node/cli/http_client.h"
 #include "node/cli/openai_client.h"
 #include "node/cli/sse_reader.h"
 #include "tests/node/cli/fake_openai_server.h"
@@ -164,7 +165,7 @@ TEST(Bench, OpenLoopSendsEveryArrivalAndCountsChunksWithoutUsage) {
 }
 
 TEST(Bench, EachWorkerKeepsItsConnection) {
-  FakeOpenAiServer server(Streaming(3, true), {.keep_alive = true, .tls = nullptr});
+  FakeOpenAiServer server(Streaming(3, true), {.keep_alive = true});
   BenchOptions options;
   options.url = server.url();
   options.model = "m";
@@ -187,6 +188,28 @@ TEST(Bench, AConnectionThatTheServerClosedBetweenRequestsIsNoError) {
   EXPECT_EQ(result["requests"]["succeeded"], 10);
   EXPECT_EQ(server.bodies().size(), 10U);
   EXPECT_EQ(server.connections(), 10);
+}
+
+// The request cannot be sent whole, over a new connection as over one that was left open.
+TEST(HttpClient, ReadsAnAnswerThatCameBeforeTheRequestWasSent) {
+  FakeOpenAiServer server(Streaming(1, true),
+                          {.keep_alive = true, .tls = nullptr, .body_bytes_max = 1000});
+  constexpr int64_t kTimeoutUs = 60'000'000;
+  const std::string large(64 << 20, 'x');
+  const Result<HttpUrl> url = ParseHttpUrl(server.url());
+  const Result<std::unique_ptr<HttpClient>> client = HttpClient::Open(*url, {});
+  ASSERT_TRUE(client.ok());
+  for (int round = 0; round < 2; ++round) {
+    HttpRequest request;
+    request.method = "POST";
+    request.target = "/v1/completions";
+    request.body = large;
+    const Result<HttpAnswer> answer = Fetch(**client, request, kTimeoutUs);
+    ASSERT_TRUE(answer.ok()) << answer.status().message();
+    EXPECT_EQ(answer->status_code, 413);
+    EXPECT_EQ(answer->body, "too large");
+  }
+  EXPECT_EQ(server.connections(), 2);
 }
 
 TEST(Bench, SortsErrorsByKind) {

@@ -30,6 +30,8 @@ class FakeOpenAiServer {
   struct Options {
     bool keep_alive = false;  // more requests on a connection; else it is closed after one
     SSL_CTX* tls = nullptr;   // borrowed
+    // Answers a body longer than this from its head alone, and closes.
+    size_t body_bytes_max = SIZE_MAX;
   };
 
   explicit FakeOpenAiServer(Script script) : FakeOpenAiServer(std::move(script), Options{}) {}
@@ -157,6 +159,11 @@ class FakeOpenAiServer {
       head_end = text.find("\r\n\r\n");
       const size_t field = text.find("Content-Length: ");
       if (field != std::string::npos) body_bytes = std::stoul(text.substr(field + 16));
+      if (body_bytes > options_.body_bytes_max) {
+        const std::string refusal = Answer(413, "text/plain", "too large");
+        channel.Write(refusal.data(), refusal.size());
+        return false;
+      }
     }
     const size_t space = text.find(' ');
     const std::string target = text.substr(space + 1, text.find(' ', space + 1) - space - 1);

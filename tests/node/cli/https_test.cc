@@ -7,6 +7,7 @@
 
 #include "node/cli/bench.h"
 #include "node/cli/chat.h"
+#include "node/cli/http_client.h"
 #include "tests/node/cli/fake_openai_server.h"
 #include "tests/node/cli/test_certificate.h"
 
@@ -23,10 +24,11 @@ std::string Answer(const std::string& target, const std::string&, const std::str
 
 class HttpsTest : public ::testing::Test {
  protected:
-  void Serve(const std::string& names) {
+  void Serve(const std::string& names, const FakeOpenAiServer::Script& script = Answer,
+             bool keep_alive = true) {
     certificate_ = std::make_unique<TestCertificate>(names);
     server_ = std::make_unique<FakeOpenAiServer>(
-        Answer, FakeOpenAiServer::Options{.keep_alive = true, .tls = certificate_->server()});
+        script, FakeOpenAiServer::Options{.keep_alive = keep_alive, .tls = certificate_->server()});
     ca_file_ = std::string(::testing::TempDir()) + "muselet_ca_" + std::to_string(getpid()) +
                std::to_string(server_->port()) + ".pem";
     std::ofstream(ca_file_) << certificate_->Pem();
@@ -95,6 +97,44 @@ TEST_F(HttpsTest, FaultsOfTheFileOfAuthoritiesNameIt) {
   Serve("IP:127.0.0.1");
   EXPECT_EQ(Ask("127.0.0.1", {.ca_file = "no/such.pem", .insecure = false}), 2);
   EXPECT_THAT(err_, HasSubstr("no/such.pem: no certificates can be read from it"));
+}
+
+// The server closes without a word in TLS: enough where nothing else ends a body, and for an open
+// connection that is no longer wanted; not where bytes are owed.
+TEST_F(HttpsTest, AnEndOfTheConnectionIsAnEndOfWhatItMayEnd) {
+  Serve(
+      "IP:127.0.0.1",
+      [](const std::string& target, const std::string& head, const std::string& body) {
+        if (target == "/open") return std::string("HTTP/1.1 200 OK\r\n\r\nall of it");
+        if (target == "/owed")
+          return std::string("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome");
+        return Answer(target, head, body);
+      },
+      false);
+  const Result<HttpUrl> url = ParseHttpUrl(Url("127.0.0.1"));
+  const Result<std::unique_ptr<HttpClient>> client =
+      HttpClient::Open(*url, {.ca_file = ca_file_, .insecure = false});
+  ASSERT_TRUE(client.ok());
+  const auto get = [&](const std::string& target) {
+    HttpRequest request;
+    request.method = "GET";
+    request.target = target;
+    return Fetch(**client, request, 60'000'000);
+  };
+  const Result<HttpAnswer> open = get("/open");
+  ASSERT_TRUE(open.ok()) << open.status().message();
+  EXPECT_EQ(open->body, "all of it");
+  EXPECT_EQ(get("/owed").status().code(), StatusCode::kDataLoss);
+  BenchOptions options;
+  options.url = Url("127.0.0.1");
+  options.trust.ca_file = ca_file_;
+  options.model = "m";
+  options.requests = 5;
+  options.concurrency = 1;
+  std::istringstream in;
+  std::ostringstream out;
+  std::ostringstream err;
+  EXPECT_EQ(RunBench(options, {in, out, err}), 0) << err.str() << out.str();
 }
 
 TEST_F(HttpsTest, BenchKeepsSecureConnectionsToo) {

@@ -1,6 +1,9 @@
 #include "node/cli/cli.h"
 
+#include <exception>
+#include <new>
 #include <ostream>
+#include <system_error>
 #include <variant>
 
 #include "base/log.h"
@@ -90,6 +93,19 @@ int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& 
   return kWrongInput;
 }
 
+// What to do about an exception that nothing expected: the machine refused something.
+std::string HintFor(const std::exception& fault) {
+  if (dynamic_cast<const std::bad_alloc*>(&fault) != nullptr) {
+    return " (out of memory: lower kv.bytes, or raise the memory limit of this process)";
+  }
+  const auto* system = dynamic_cast<const std::system_error*>(&fault);
+  if (system != nullptr && system->code() == std::errc::resource_unavailable_try_again) {
+    return " (no thread can be started: lower cpu.threads, or raise the limits on threads, ulimit "
+           "-u and the cgroup's pids.max)";
+  }
+  return "";
+}
+
 }  // namespace
 
 int RunCli(const std::vector<std::string>& arguments,
@@ -100,7 +116,12 @@ int RunCli(const std::vector<std::string>& arguments,
     (exit->exit_code == 0 ? streams.out : streams.err) << exit->text;
     return exit->exit_code;
   }
-  return Dispatch(std::get<CommandLine>(parsed), environment, handlers, streams);
+  try {
+    return Dispatch(std::get<CommandLine>(parsed), environment, handlers, streams);
+  } catch (const std::exception& fault) {
+    streams.err << "muselet: " << fault.what() << HintFor(fault) << "\n";
+    return kWrongInput;
+  }
 }
 
 }  // namespace muselet

@@ -30,7 +30,8 @@ struct CommandStreams {
 };
 
 // Runs one command on the calling thread. `arguments` without the program's name; `environment` as
-// ReadEnvironment gives it. Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
+// ReadEnvironment gives it. Exit codes: 0 done, 1 failed while working, 2 wrong usage or input, or
+// an exception: memory or threads that the machine refused.
 int RunCli(const std::vector<std::string>& arguments,
            const std::map<std::string, std::string>& environment, const CommandHandlers& handlers,
            const CommandStreams& streams);

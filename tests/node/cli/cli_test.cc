@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
+#include <new>
 #include <sstream>
+#include <stdexcept>
+#include <system_error>
 
 #include "base/json.h"
 #include "node/cli/version.h"
@@ -189,6 +193,46 @@ TEST(Cli, ConfigCommandsCheckShowAndExplain) {
   EXPECT_THAT(bad.err, HasSubstr("b.yaml:1:1: modles: unknown key (did you mean models?)\n"));
   EXPECT_TRUE(ParseJson(Muselet({"config", "schema"}).out).ok());
   EXPECT_THAT(Muselet({"config", "reference"}).out, StartsWith("# Configuration\n"));
+}
+
+TEST(Cli, ARefusalOfTheMachineIsOneLineWithAHint) {
+  const auto serve = [](const std::function<void()>& fail) {
+    CommandHandlers handlers;
+    handlers.serve = [&](const ClusterConfig&) {
+      fail();
+      return 0;
+    };
+    std::istringstream in;
+    std::ostringstream out;
+    std::ostringstream err;
+    const std::string model = TempFile("m.gguf", "GGUF");
+    EXPECT_EQ(RunCli({"serve", model, "--http", "127.0.0.1:0"}, {}, handlers, {in, out, err}), 2);
+    return err.str();
+  };
+  const std::string threads = serve([] {
+    throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+  });
+  EXPECT_THAT(threads, StartsWith("muselet: Resource temporarily unavailable (no thread can"));
+  EXPECT_THAT(threads, HasSubstr("lower cpu.threads"));
+  EXPECT_THAT(serve([] { throw std::bad_alloc(); }), HasSubstr("lower kv.bytes"));
+  EXPECT_EQ(serve([] { throw std::runtime_error("odd"); }), "muselet: odd\n");
+}
+
+TEST(Cli, ConfigCheckTakesAFileForLargerMachines) {
+  const std::string model = TempFile("m.gguf", "GGUF");
+  const auto file = [&](const std::string& host) {
+    return TempFile("l.yaml", "models: [{path: " + model + "}]\nnodes: [{name: n, host: " + host +
+                                  "}]\nkv: {bytes: 16TiB}\n"
+                                  "schedulers: [{name: s0, rpc: \"tcp://127.0.0.1:5555\"}]\n"
+                                  "insecure: true\n");
+  };
+  for (const char* command : {"check", "show"}) {
+    const Outcome fine = Muselet({"config", command, "--config", file("10.0.0.1")});
+    EXPECT_EQ(fine.exit_code, 0) << fine.err;
+    EXPECT_EQ(Muselet({"config", command, "--config", file("127.0.0.1")}).exit_code, 2);
+  }
+  EXPECT_THAT(Muselet({"run", "--name", "n", "--config", file("10.0.0.1")}).err,
+              HasSubstr("kv.bytes: 16TiB is more than"));
 }
 
 TEST(Cli, RunInspectAndVersionReachTheirHandlers) {

@@ -1,4 +1,5 @@
-// Counts what a thread asks of operator new, which allocations.cc replaces for the whole program.
+// Counts what a thread asks of operator new, which allocations.cc replaces for the whole program
+// (not under ThreadSanitizer: nothing is counted there).
 #pragma once
 
 #include <cstdint>

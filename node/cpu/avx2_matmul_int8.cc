@@ -10,18 +10,15 @@ struct PairDot {
   // Pairs stay within 16 bits for weights <= 15: 8 pairs of 15 * 127.
   template <int kRows>
   static inline void Nibbles(const uint8_t* q, const BlockInput& x, __m256i (&dot)[kRows]) {
-    const __m256i low = _mm256_set1_epi8(15);
     __m256i sum[kRows];
     for (int quarter = 0; quarter < 4; ++quarter) {
-      const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + 32 * quarter));
-      const __m256i first = _mm256_and_si256(both, low);
-      const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+      const ByteVectors w = LoadNibbles(q, quarter);
       for (int i = 0; i < kRows; ++i) {
         const int8_t* at = x.row(i) + 8 * quarter;
-        const __m256i pairs = _mm256_maddubs_epi16(first, Broadcast4(at));
+        const __m256i pairs = _mm256_maddubs_epi16(w.first, Broadcast4(at));
         sum[i] = quarter == 0 ? pairs : _mm256_add_epi16(sum[i], pairs);
         KeepInRegister(sum[i]);
-        sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(second, Broadcast4(at + 4)));
+        sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(w.second, Broadcast4(at + 4)));
         KeepInRegister(sum[i]);
       }
     }
@@ -58,7 +55,7 @@ struct PairDot {
       const __m256i scale16 = _mm256_or_si256(_mm256_and_si256(scale, _mm256_set1_epi32(0xFFFF)),
                                               _mm256_slli_epi32(scale, 16));
       for (int half = 0; half < 2; ++half) {
-        const SixBitVectors v = LoadSixBits(w, part, half);
+        const ByteVectors v = LoadSixBits(w, part, half);
         for (int i = 0; i < kRows; ++i) {
           const int8_t* at = x.row(i) + 16 * part + 8 * half;
           const __m256i a = Broadcast4(at), b = Broadcast4(at + 4);

@@ -88,22 +88,26 @@ inline void AddBlock(const PanelBlockQ6K& w, const BlockInput& x, __m256 (&acc)[
   AddScaled<kRows>(dot, avx2::LoadHalves(w.d), x, acc);
 }
 
-// The 6-bit weights of 8 columns, as two vectors of unsigned bytes: vectors 2 * half and
-// 2 * half + 1 of a part (panels.h).
-struct SixBitVectors {
+// The weights of 8 columns, as two neighbouring vectors (panels.h) of unsigned bytes.
+struct ByteVectors {
   __m256i first, second;
 };
-inline SixBitVectors LoadSixBits(const PanelBlockQ6K& w, int part, int half) {
-  const __m256i low = _mm256_set1_epi8(15), top = _mm256_set1_epi8(3);
-  const __m256i both =
-      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.low + 32 * (2 * part + half)));
+
+inline ByteVectors LoadNibbles(const uint8_t* q, int quarter) {
+  const __m256i low = _mm256_set1_epi8(15);
+  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + 32 * quarter));
+  return {_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low)};
+}
+
+// Vectors 2 * half and 2 * half + 1 of a part.
+inline ByteVectors LoadSixBits(const PanelBlockQ6K& w, int part, int half) {
+  const __m256i top = _mm256_set1_epi8(3);
+  const ByteVectors low = LoadNibbles(w.low, 2 * part + half);
   __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.high + 32 * part));
   if (half == 1) bits = _mm256_srli_epi16(bits, 4);
   const __m256i next = _mm256_srli_epi16(bits, 2);
-  return {_mm256_or_si256(_mm256_and_si256(both, low),
-                          _mm256_slli_epi16(_mm256_and_si256(bits, top), 4)),
-          _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(both, 4), low),
-                          _mm256_slli_epi16(_mm256_and_si256(next, top), 4))};
+  return {_mm256_or_si256(low.first, _mm256_slli_epi16(_mm256_and_si256(bits, top), 4)),
+          _mm256_or_si256(low.second, _mm256_slli_epi16(_mm256_and_si256(next, top), 4))};
 }
 
 // Asks for the weights that are needed some blocks later: with so few outputs at once the

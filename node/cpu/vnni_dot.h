@@ -12,16 +12,13 @@ namespace {
 struct QuadDot {
   template <int kRows>
   static inline void Nibbles(const uint8_t* q, const BlockInput& x, __m256i (&dot)[kRows]) {
-    const __m256i low = _mm256_set1_epi8(15);
     for (int i = 0; i < kRows; ++i) dot[i] = _mm256_setzero_si256();
     for (int quarter = 0; quarter < 4; ++quarter) {
-      const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + 32 * quarter));
-      const __m256i first = _mm256_and_si256(both, low);
-      const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+      const ByteVectors w = LoadNibbles(q, quarter);
       for (int i = 0; i < kRows; ++i) {
         const int8_t* at = x.row(i) + 8 * quarter;
-        dot[i] = _mm256_dpbusd_epi32(dot[i], first, Broadcast4(at));
-        dot[i] = _mm256_dpbusd_epi32(dot[i], second, Broadcast4(at + 4));
+        dot[i] = _mm256_dpbusd_epi32(dot[i], w.first, Broadcast4(at));
+        dot[i] = _mm256_dpbusd_epi32(dot[i], w.second, Broadcast4(at + 4));
       }
     }
   }
@@ -47,7 +44,7 @@ struct QuadDot {
     for (int part = 0; part < 2; ++part) {
       const __m256i scale =
           _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(w.scale[part])));
-      const SixBitVectors v[2] = {LoadSixBits(w, part, 0), LoadSixBits(w, part, 1)};
+      const ByteVectors v[2] = {LoadSixBits(w, part, 0), LoadSixBits(w, part, 1)};
       for (int i = 0; i < kRows; ++i) {
         __m256i sum = _mm256_setzero_si256(), inputs = _mm256_setzero_si256();
         for (int half = 0; half < 2; ++half) {

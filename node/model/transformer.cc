@@ -114,14 +114,13 @@ Status Transformer::Reserve(uint32_t rows) {
   }
   const size_t hidden = config_.hidden_dim;
   Scratch scratch;
-  ASSIGN_OR_RETURN(scratch.buffer, ops_->Allocate((3 * hidden + 2 * query + 2 * kv + 2 * ffn) *
+  ASSIGN_OR_RETURN(scratch.buffer, ops_->Allocate((2 * hidden + 2 * query + 2 * kv + 2 * ffn) *
                                                   rows * sizeof(float)));
   float* next = Floats(scratch.buffer);
   const auto take = [&](size_t width) { return std::exchange(next, next + width * rows); };
   scratch.rows = rows;
   scratch.hidden = take(hidden);
   scratch.normed = take(hidden);
-  scratch.projected = take(hidden);
   scratch.q = take(query);
   scratch.k = take(kv);
   scratch.v = take(kv);
@@ -177,7 +176,7 @@ Result<std::span<const float>> Transformer::Forward(const StepPlan& plan) {
   }
   if (outputs == 0) return std::span<const float>();
 
-  const Rows last = {scratch_.projected, outputs, config_.hidden_dim};
+  const Rows last = {scratch_.normed, outputs, config_.hidden_dim};
   ops_->SelectRows({scratch_.hidden, rows, config_.hidden_dim}, logits_rows_, last);
   ops_->RmsNorm(last, weights_.output_norm.data(), static_cast<float>(config_.final_norm_eps),
                 last);

@@ -32,16 +32,15 @@ class Transformer final : public Model {
   // The activations of a step, in one allocation; letters as in base/device/ops.h.
   struct Scratch {
     DeviceBuffer buffer;
-    uint32_t rows = 0;           // capacity
-    float* hidden = nullptr;     // [M, C] the residual
-    float* normed = nullptr;     // [M, C]
-    float* projected = nullptr;  // [M, C]
-    float* q = nullptr;          // [M, H * D]
-    float* k = nullptr;          // [M, G * D]
-    float* v = nullptr;          // [M, G * D]
-    float* attended = nullptr;   // [M, H * D]
-    float* gate = nullptr;       // [M, F]
-    float* up = nullptr;         // [M, F]
+    uint32_t rows = 0;          // capacity
+    float* hidden = nullptr;    // [M, C] the residual
+    float* normed = nullptr;    // [M, C]
+    float* q = nullptr;         // [M, H * D]
+    float* k = nullptr;         // [M, G * D]
+    float* v = nullptr;         // [M, G * D]
+    float* attended = nullptr;  // [M, H * D]
+    float* gate = nullptr;      // [M, F]
+    float* up = nullptr;        // [M, F]
   };
   // The angles of the step's rows for one kind of rotation.
   struct Rotation {

@@ -11,33 +11,12 @@
 #include <span>
 #include <vector>
 
-#include "base/messages.h"
 #include "base/status.h"
 #include "node/engine/sampler.h"
+#include "node/engine/step_engine.h"
 #include "node/model/model.h"
-#include "scheduler/batch/step_plan.h"
 
 namespace muselet {
-
-// A slot changes hands: what the sampler must know of the sequence that takes it.
-struct SlotStart {
-  SequenceSlot slot = 0;
-  SamplingParams sampling;
-  StopRules stop;
-  uint32_t choice = 0;
-  uint32_t prompt_count = 0;
-  uint32_t token_limit = 0;     // prompt and answer together have at most this many tokens
-  std::vector<TokenId> tokens;  // known so far; only where penalties or prompt logprobs need them
-};
-
-// A step on its way through the replica; used again for later ones.
-struct StepWork {
-  StepPlan plan;
-  std::vector<SlotStart> starts;  // of slots that the plan is the first to name
-  Status fault;                   // not OK: the step gave nothing
-  StepResult result;
-  int64_t step_us = 0;
-};
 
 class StepExecutor {
  public:

@@ -29,6 +29,7 @@ struct SlotStart {
 // A step on its way through the replica; used again for later ones.
 struct StepWork {
   StepPlan plan;
+  uint64_t state_epoch = 0;       // the engine's, when the plan was made; set by the step loop
   std::vector<SlotStart> starts;  // of slots that the plan is the first to name
   Status fault;                   // not OK: the step gave nothing
   // With a fault: the KV of every sequence is gone, nobody is to blame, and all is to be computed
@@ -63,7 +64,13 @@ class StepEngine {
   virtual void Stop() = 0;
   // Takes plans now. While false, plans that are handed in come back with state_lost. Any thread.
   virtual bool available() const = 0;
-  // Plan thread only.
+  // Grows whenever the KV of all sequences is lost, before the work that is lost with it comes
+  // back, and never otherwise; at least 1. Work of an older epoch comes back with state_lost. So a
+  // loss that nothing outstanding tells of is noticed, too. Any thread.
+  virtual uint64_t state_epoch() const = 0;
+  // Notices by itself that a step hangs, and gives its work back with state_lost.
+  virtual bool notices_hangs() const { return false; }
+  // Plan thread only; not after Stop.
   virtual void Submit(WorkPointer work) = 0;
 };
 

@@ -8,7 +8,9 @@ namespace muselet {
 namespace {
 
 constexpr double kPriorWeight = 1e-3;
-constexpr double kNewest = 0.1;  // weight of the newest step in its class average
+constexpr double kNewest = 0.1;        // weight of the newest step in its class average
+constexpr double kDrift = 0.25;        // weight of its error in the class's drift
+constexpr double kDriftStepMax = 1.3;  // what one step can say of the drift, as a factor
 constexpr double kCorrectionMax = 2;
 constexpr double kSettled = 4;  // observations after which an average is trusted
 constexpr double kOutlier = 2;  // times the average
@@ -53,6 +55,12 @@ void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
   auto observed_us = static_cast<double>(step_us);
   // A step that the machine held up says little of the next one. What stays slow is learned still.
   if (entry.weight >= kSettled) observed_us = std::min(observed_us, kOutlier * entry.step_us);
+  if (entry.weight >= kSettled) {
+    const double error =
+        std::clamp(observed_us / PredictUs(load), 1 / kDriftStepMax, kDriftStepMax);
+    entry.drift =
+        std::clamp(entry.drift * std::pow(error, kDrift), 1 / kCorrectionMax, kCorrectionMax);
+  }
   // The first few observations count alike, later ones fade.
   entry.weight = std::min(entry.weight + 1, 1 / kNewest);
   const double newest = 1 / entry.weight;
@@ -97,14 +105,14 @@ double StepTimeModel::Correction(double rows) const {
   for (const LoadClass& entry : classes_) {
     if (entry.weight == 0) continue;
     if (entry.load.rows >= rows) {
-      if (below == nullptr || entry.load.rows == rows) return entry.correction;
+      if (below == nullptr || entry.load.rows == rows) return entry.factor();
       const double part =
           std::log2(rows / below->load.rows) / std::log2(entry.load.rows / below->load.rows);
-      return below->correction + part * (entry.correction - below->correction);
+      return below->factor() + part * (entry.factor() - below->factor());
     }
     below = &entry;
   }
-  return below == nullptr ? 1 : below->correction;
+  return below == nullptr ? 1 : below->factor();
 }
 
 double StepTimeModel::PredictUs(const StepLoad& load) const {

@@ -6,7 +6,9 @@
 // small steps do not wash out what the rare large ones taught. The three coefficients are the ridge
 // least-squares fit of relative errors over the class averages. What is left of the error in each
 // class (one row is bound by memory, many by arithmetic) is taken into account between the measured
-// sizes by linear interpolation over log2(rows). Deterministic; sees no clock.
+// sizes by linear interpolation over log2(rows). So is the drift of a class, which follows the
+// newest steps faster than its average does: a prompt's rows cost more from step to step.
+// Deterministic; sees no clock.
 #pragma once
 
 #include <array>
@@ -48,7 +50,9 @@ class StepTimeModel {
     double weight = 0;  // 0 until observed
     StepLoad load;
     double step_us = 0;
-    double correction = 1;  // measured over fitted
+    double correction = 1;  // measured over fitted, averages
+    double drift = 1;       // newest measured over predicted: where contexts grow, averages lag
+    double factor() const { return correction * drift; }
   };
   void Fit();
   double FitUs(const StepLoad& load) const;

@@ -60,6 +60,19 @@ TEST(StepTimeModel, EverySizeThatWasMeasuredIsPredictedAsMeasured) {
   }
 }
 
+TEST(StepTimeModel, FollowsAPromptWhoseRowsCostMoreFromStepToStep) {
+  StepTimeModel model(StepTimeModel::kAddedRows);
+  constexpr uint32_t kRows = 10;
+  for (uint32_t position = 0; position < 2000; position += kRows) {
+    const StepLoad load = SliceLoad(position, kRows);
+    const double true_us = 1'500 * load.rows + 1'400 * load.context / 1024;
+    if (position > 200) {
+      EXPECT_NEAR(model.PredictUs(load), true_us, 0.04 * true_us) << position;
+    }
+    model.Observe(load, static_cast<int64_t>(true_us));
+  }
+}
+
 TEST(StepTimeModel, RowsWithinIsTheMostThatFits) {
   StepTimeModel model;
   const StepLoad decodes = SliceLoad(100, 1);

@@ -33,10 +33,16 @@ class PumpedRouter final : public RawRouter {
       case 0:
         return OkStatus();
       case EAGAIN:
-        return ResourceExhausted("the queue to a front end is full: it does not read");
+        return ResourceExhausted("the queue to a peer is full: it does not read");
       default:
-        return Unavailable("the front end is not connected to " + endpoint_);
+        return Unavailable("the peer is not connected to " + endpoint_);
     }
+  }
+
+  void OnDisconnect(std::function<void()> callback) override {
+    pump_->OnConnection([callback = std::move(callback)](bool connected) {
+      if (!connected) callback();
+    });
   }
 
  private:

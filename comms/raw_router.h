@@ -1,5 +1,6 @@
 // Plain frames over a ROUTER socket, for peers that do not speak envelopes: front ends on a
-// gateway's RPC port. One owner: the event loop it was made on; every call is made on its thread.
+// gateway's RPC port, ranks (comms/raw_dealer) at their leader's. One owner: the event loop it was
+// made on; every call is made on its thread.
 #pragma once
 
 #include <functional>
@@ -36,6 +37,8 @@ class RawRouter {
   // kUnavailable: the peer is not connected; kResourceExhausted: its queue is full. Nothing was
   // sent then.
   virtual Status Send(const RawPeer& peer, const std::string& body) = 0;
+  // As MessageServer::OnDisconnect.
+  virtual void OnDisconnect(std::function<void()> callback) = 0;
 };
 
 }  // namespace muselet

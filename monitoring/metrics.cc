@@ -230,6 +230,26 @@ NodeMetrics::NodeMetrics(const S& series)
       last_step_unix_seconds(series.NewGauge("muselet_last_step_timestamp_seconds",
                                              "When the last step ended, since the Unix epoch.")) {}
 
+RankMetrics::RankMetrics(MetricRegistry& registry, const std::string& node,
+                         const std::string& replica, const std::vector<std::string>& losses)
+    : RankMetrics(Series(registry, {{"node", node}, {"replica", replica}}), losses) {}
+
+template <typename S>
+RankMetrics::RankMetrics(const S& series, const std::vector<std::string>& losses)
+    : ranks(series.NewGauge("muselet_ranks", "Ranks that the replica is made of.")),
+      ranks_joined(series.NewGauge("muselet_ranks_joined", "Ranks that have joined.")),
+      epochs(series.NewCounter("muselet_rank_epochs_formed_total",
+                               "Epochs that began with all ranks ready.")),
+      forming_time(series.NewHistogram("muselet_rank_forming_seconds",
+                                       "From the end of an epoch, or the start, to the next.",
+                                       kWaitSeconds)) {
+  for (const std::string& loss : losses) {
+    this->losses.push_back(series.NewCounter("muselet_rank_losses_total",
+                                             "Epochs that a rank's loss ended, by its reason.",
+                                             {{"reason", loss}}));
+  }
+}
+
 void RegisterBuildInfo(MetricRegistry& registry, const std::string& version,
                        const std::string& revision) {
   Series(registry, {{"version", version}, {"revision", revision}})

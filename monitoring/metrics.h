@@ -168,6 +168,25 @@ class NodeMetrics {
   explicit NodeMetrics(const S& series);
 };
 
+// A replica that is made of ranks, at its leader. labels: node, replica.
+class RankMetrics {
+ public:
+  // `losses`: the words of the label reason.
+  RankMetrics(MetricRegistry& registry, const std::string& node, const std::string& replica,
+              const std::vector<std::string>& losses);
+
+  Gauge ranks;         // muselet_ranks: that the replica needs
+  Gauge ranks_joined;  // muselet_ranks_joined
+  Counter epochs;      // muselet_rank_epochs_formed_total
+  std::vector<Counter>
+      losses;              // muselet_rank_losses_total{reason}: epochs that ended, by the words
+  Histogram forming_time;  // muselet_rank_forming_seconds: without an epoch
+
+ private:
+  template <typename S>
+  RankMetrics(const S& series, const std::vector<std::string>& losses);
+};
+
 // muselet_build_info{version, revision} = 1.
 void RegisterBuildInfo(MetricRegistry& registry, const std::string& version,
                        const std::string& revision);

@@ -172,7 +172,7 @@ struct Report {
   uint32_t waiting = 0;
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
-  bool draining = false;
+  bool draining = false;  // takes nothing new, for good or for now
   std::vector<SequenceId> active;  // all sequences the replica holds
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "node/engine/local_step_engine.h"
 #include "node/engine/node_admission.h"
 #include "node/engine/scheduler_link.h"
 #include "node/engine/step_loop.h"
@@ -62,7 +63,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
         admission_(AdmissionOptions(options, epoch)),
         report_interval_us_(std::min(options.engine.report_interval_us, options.silence_max_us)) {}
 
-  Status Start(std::shared_ptr<Model> model, WireContext& context, const NodeMetrics& metrics,
+  Status Start(std::unique_ptr<StepEngine> engine, WireContext& context, const NodeMetrics& metrics,
                uint64_t epoch);
   void Stop();
   void Drain();
@@ -92,6 +93,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   int64_t tick_interval_us_ = 0;
   int64_t idle_interval_us_ = 0;  // of ticks and reports while nothing runs
   bool hung_logged_ = false;
+  bool available_ = true;  // as the last report said
   bool stopped_ = false;
 
   std::atomic<bool> draining_ = false;
@@ -99,13 +101,13 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   std::atomic<uint64_t> welcomed_ = 0;
 };
 
-Status ReplicaServer::Core::Start(std::shared_ptr<Model> model, WireContext& context,
+Status ReplicaServer::Core::Start(std::unique_ptr<StepEngine> engine, WireContext& context,
                                   const NodeMetrics& metrics, uint64_t epoch) {
-  const ModelInfo model_info = model->info();
+  const ModelInfo model_info = engine->info();
   const std::weak_ptr<Core> weak = weak_from_this();
   // The step thread only posts: all that follows from its updates happens on the loop.
   steps_ = std::make_unique<StepLoop>(
-      std::move(model), options_.engine.batch, metrics, Clock::Real(),
+      std::move(engine), options_.engine.batch, metrics, Clock::Real(),
       [weak, &loop = loop_](std::vector<TokenUpdate> updates) {
         loop.Post([weak, &loop, updates = std::move(updates)]() mutable {
           const std::shared_ptr<Core> core = weak.lock();
@@ -168,13 +170,14 @@ void ReplicaServer::Core::OnTick() {
     scheduler->Tick();
     if (scheduler->welcomed()) ++welcomed;
   }
-  const bool idle = admission_.sequence_count() == 0 &&
-                    steps_->progress().steps == reported_steps_ && welcomed == schedulers_.size() &&
-                    welcomed == welcomed_.load();
+  const StepProgress progress = steps_->progress();
+  const bool idle = admission_.sequence_count() == 0 && progress.steps == reported_steps_ &&
+                    welcomed == schedulers_.size() && welcomed == welcomed_.load();
   const int64_t interval_us = idle ? idle_interval_us_ : report_interval_us_;
   timer_->SetInterval(idle ? idle_interval_us_ : tick_interval_us_);
   // Ticks are a little late: half of one is not waited for.
-  if (now_us - last_report_us_ >= interval_us - tick_interval_us_ / 2) SendReports();
+  const bool due = now_us - last_report_us_ >= interval_us - tick_interval_us_ / 2;
+  if (due || progress.available != available_) SendReports();
 }
 
 void ReplicaServer::Core::SendReports() {
@@ -191,6 +194,11 @@ void ReplicaServer::Core::SendReports() {
     }
   }
   if (hung) return;
+  if (std::exchange(available_, progress.available) != progress.available) {
+    LogInfo(
+        progress.available ? "computes again" : "takes nothing new: the engine is not available",
+        {{"replica", options_.replica}, {"sequences", admission_.sequence_count()}});
+  }
   const Report report = MakeReport(progress);
   reported_steps_ = progress.steps;
   uint64_t welcomed = 0;
@@ -212,15 +220,16 @@ Report ReplicaServer::Core::MakeReport(const StepProgress& progress) {
   report.waiting = progress.waiting;
   report.kv_blocks_used = progress.kv_blocks_used;
   report.kv_blocks_total = progress.kv_blocks_total;
-  report.draining = draining_.load();
+  report.draining = draining_.load() || !progress.available;
   report.active = admission_.ActiveSequences();
   return report;
 }
 
 bool ReplicaServer::Core::Hung(const StepProgress& progress) const {
-  if (progress.busy_since_us == 0) return false;
+  if (progress.busy_since_us == 0 || !progress.available) return false;
   const int64_t age_us = Clock::Real().NowUs() - progress.busy_since_us;
-  return age_us > std::max(kHungLeastUs, kHungSteps * progress.step_us);
+  const int64_t limit_us = std::max(kHungLeastUs, kHungSteps * progress.step_us);
+  return age_us > (steps_->notices_hangs() ? 2 * limit_us : limit_us);
 }
 
 ReplicaHealth ReplicaServer::Core::Health() const {
@@ -228,7 +237,14 @@ ReplicaHealth ReplicaServer::Core::Health() const {
   ReplicaHealth health;
   health.draining = draining_.load();
   health.hung = Hung(progress);
-  health.ready = !health.draining && !health.hung;
+  if (health.draining) {
+    health.reason = options_.replica + " is draining";
+  } else if (!progress.available) {
+    health.reason = options_.replica + " waits for its ranks";
+  } else if (health.hung) {
+    health.reason = options_.replica + " cannot produce a token now";
+  }
+  health.ready = health.reason.empty();
   if (progress.busy_since_us != 0) {
     health.step_age_us = Clock::Real().NowUs() - progress.busy_since_us;
   }
@@ -275,10 +291,20 @@ Result<std::unique_ptr<ReplicaServer>> ReplicaServer::Start(const ReplicaServerO
                                                             std::shared_ptr<Model> model,
                                                             EventLoop& loop, WireContext& context,
                                                             const NodeMetrics& metrics) {
+  return Start(options,
+               std::make_unique<LocalStepEngine>(std::move(model),
+                                                 options.engine.batch.sequences_max, Clock::Real()),
+               loop, context, metrics);
+}
+
+Result<std::unique_ptr<ReplicaServer>> ReplicaServer::Start(const ReplicaServerOptions& options,
+                                                            std::unique_ptr<StepEngine> engine,
+                                                            EventLoop& loop, WireContext& context,
+                                                            const NodeMetrics& metrics) {
   // Grows from one start to the next, without anything stored.
   const auto epoch = static_cast<uint64_t>(Clock::Real().UnixUs());
   auto core = std::make_shared<Core>(options, loop, epoch);
-  const Status status = core->Start(std::move(model), context, metrics, epoch);
+  const Status status = core->Start(std::move(engine), context, metrics, epoch);
   std::unique_ptr<ReplicaServer> server(new ReplicaServer(core));
   if (!status.ok()) return status.WithContext("replica " + options.replica);
   return server;

@@ -5,7 +5,8 @@
 // Unknown and Tokens (node/engine/node_admission decides). Each scheduler gets Hello until it says
 // Welcome, then a Report every report_interval_us (a few a second while nothing runs); after
 // Unknown, or when the connection was lost, Hello again. Reports stop when the step loop hangs, so
-// that a replica that cannot compute is missed.
+// that a replica that cannot compute is missed. While the engine is not available reports say that
+// the replica takes nothing new, as when it drains; what it holds waits.
 //
 // Start, Stop and the destructor: on the loop's thread, or while the loop does not run. The other
 // members: any thread.
@@ -21,6 +22,7 @@
 #include "comms/message_socket.h"
 #include "monitoring/metrics.h"
 #include "node/engine/engine_options.h"
+#include "node/engine/step_engine.h"
 #include "node/model/model.h"
 
 namespace muselet {
@@ -37,9 +39,12 @@ struct ReplicaServerOptions {
 };
 
 struct ReplicaHealth {
-  bool ready = false;  // can produce a token now: not draining, not hung
+  bool ready = false;  // can produce a token now: not draining, not hung, the engine takes plans
+  std::string reason;  // if it is not ready: "r0 is draining"
   bool draining = false;
-  bool hung = false;        // a step lasts longer than max(3 s, 8 x its usual time)
+  // A step lasts longer than max(3 s, 8 x its usual time); twice that where the engine itself
+  // notices and gives up. Not said of a replica whose engine is not available.
+  bool hung = false;
   int64_t step_age_us = 0;  // how long the current turn of the step loop has lasted; 0 = parked
   uint64_t steps = 0;
   uint64_t schedulers_connected = 0;  // that said Welcome and were not lost since
@@ -50,6 +55,11 @@ class ReplicaServer {
  public:
   // kUnavailable: the endpoint cannot be bound; kInvalidArgument: a bad endpoint. `loop`, `context`
   // and what `metrics` refers to outlive the server.
+  static Result<std::unique_ptr<ReplicaServer>> Start(const ReplicaServerOptions& options,
+                                                      std::unique_ptr<StepEngine> engine,
+                                                      EventLoop& loop, WireContext& context,
+                                                      const NodeMetrics& metrics);
+  // Over a LocalStepEngine.
   static Result<std::unique_ptr<ReplicaServer>> Start(const ReplicaServerOptions& options,
                                                       std::shared_ptr<Model> model, EventLoop& loop,
                                                       WireContext& context,

@@ -10,8 +10,13 @@ bool NeedsTokens(const SamplingParams& params) {
   return Sampler::UsesCounts(params) || params.prompt_logprobs >= 0;
 }
 
-StepExecutor::StepExecutor(std::shared_ptr<Model> model, uint32_t slot_count)
-    : model_(std::move(model)), sampler_(model_->info().vocab_size), slots_(slot_count) {}
+StepExecutor::StepExecutor(std::shared_ptr<Model> model, uint32_t slot_count, ExecutorRole role)
+    : model_(std::move(model)),
+      role_(role),
+      sampler_(model_->info().vocab_size),
+      slots_(slot_count) {
+  drawn_.reserve(slot_count);
+}
 
 void StepExecutor::Execute(StepWork* work) {
   for (SlotStart& start : work->starts) Adopt(std::move(start));
@@ -19,7 +24,26 @@ void StepExecutor::Execute(StepWork* work) {
   Resolve(&work->plan);
   const Result<std::span<const float>> logits = model_->Forward(work->plan);
   work->fault = logits.status();
-  if (logits.ok()) Sample(work->plan, *logits, &work->result);
+  if (!logits.ok()) return;
+  work->result.slices.resize(role_.samples ? work->plan.slices.size() : 0);
+  if (role_.samples) Sample(work->plan, *logits, &work->result);
+  if (role_.exchange != nullptr) work->fault = ExchangeDrawn(work->plan);
+}
+
+// A slice whose draw failed gives what its slot had: its sequence ends, and nothing that the next
+// plan computes of it is looked at.
+Status StepExecutor::ExchangeDrawn(const StepPlan& plan) {
+  drawn_.clear();
+  for (const SequenceSlice& slice : plan.slices) {
+    if (slice.samples) drawn_.push_back(slots_[slice.slot].last_token);
+  }
+  if (drawn_.empty()) return OkStatus();
+  RETURN_IF_ERROR(role_.exchange->Exchange(drawn_));
+  size_t next = 0;
+  for (const SequenceSlice& slice : plan.slices) {
+    if (slice.samples) slots_[slice.slot].last_token = drawn_[next++];
+  }
+  return OkStatus();
 }
 
 void StepExecutor::Adopt(SlotStart start) {
@@ -41,7 +65,6 @@ void StepExecutor::Resolve(StepPlan* plan) const {
 
 void StepExecutor::Sample(const StepPlan& plan, std::span<const float> logits, StepResult* result) {
   const size_t vocab_size = model_->info().vocab_size;
-  result->slices.resize(plan.slices.size());
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     const SequenceSlice& slice = plan.slices[i];
     const size_t size = slice.logits_rows * vocab_size;

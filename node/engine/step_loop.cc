@@ -8,12 +8,16 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "node/engine/local_step_engine.h"
+#include "node/engine/step_executor.h"
 
 namespace muselet {
 namespace {
 
-BatchModel BatchModelOf(const ModelInfo& info) {
+BatchModel BatchModelOf(const StepEngine& engine) {
+  const ModelInfo& info = engine.info();
   BatchModel model;
+  model.sequence_groups = engine.sequence_groups();
   model.vocab_size = info.vocab_size;
   model.context_tokens = info.context_tokens;
   model.kv.block_tokens = info.block_tokens;
@@ -26,6 +30,7 @@ BatchModel BatchModelOf(const ModelInfo& info) {
 // A plan made ahead is made at least this long before it is needed: a thread that sleeps may wake
 // late.
 constexpr int64_t kPlanAheadLeastUs = 3'000;
+constexpr int64_t kWaitMostUs = 3'600'000'000;  // in one go: a deadline may be absurdly far
 
 TokenUpdate Refusal(const SequenceId& sequence, uint32_t attempt, const Status& reason) {
   TokenUpdate update;
@@ -41,13 +46,18 @@ TokenUpdate Refusal(const SequenceId& sequence, uint32_t attempt, const Status& 
 
 StepLoop::StepLoop(std::shared_ptr<Model> model, const BatchOptions& options,
                    const NodeMetrics& metrics, const Clock& clock, UpdatesHandler handler)
-    : model_(std::move(model)),
+    : StepLoop(std::make_unique<LocalStepEngine>(std::move(model), options.sequences_max, clock),
+               options, metrics, clock, std::move(handler)) {}
+
+StepLoop::StepLoop(std::unique_ptr<StepEngine> engine, const BatchOptions& options,
+                   const NodeMetrics& metrics, const Clock& clock, UpdatesHandler handler)
+    : engine_(std::move(engine)),
       clock_(clock),
       metrics_(metrics),
       handler_(std::move(handler)),
-      batcher_(options, BatchModelOf(model_->info())),
+      batcher_(options, BatchModelOf(*engine_)),
       runs_(options.sequences_max),
-      executor_(model_, options.sequences_max) {
+      state_epoch_(engine_->state_epoch()) {
   PublishState();
 }
 
@@ -57,13 +67,11 @@ StepLoop::~StepLoop() {
 
 void StepLoop::Start() {
   CHECK(!plan_thread_.joinable(), "a step loop starts once");
+  engine_->Start(
+      {[this](WorkPointer work) { TakeBack(std::move(work)); }, [this] { OnAvailability(); }});
   plan_thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), "plan");
     PlanLoop();
-  });
-  step_thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "step");
-    StepThread();
   });
 }
 
@@ -73,9 +81,8 @@ void StepLoop::Stop() {
     stopping_ = true;
   }
   plan_wake_.notify_all();
-  step_wake_.notify_all();
   if (plan_thread_.joinable()) plan_thread_.join();
-  if (step_thread_.joinable()) step_thread_.join();
+  engine_->Stop();
 }
 
 void StepLoop::Push(std::vector<StepCommand> commands) {
@@ -87,8 +94,11 @@ void StepLoop::Push(std::vector<StepCommand> commands) {
 }
 
 StepProgress StepLoop::progress() const {
+  const bool available = engine_->available();
   const std::lock_guard lock(mutex_);
-  return progress_;
+  StepProgress progress = progress_;
+  progress.available = available;
+  return progress;
 }
 
 // --- the plan thread ---
@@ -107,14 +117,17 @@ void StepLoop::PlanLoop() {
 
 bool StepLoop::AwaitEvents() {
   std::unique_lock lock(mutex_);
-  const auto event = [this] { return stopping_ || !inbox_.empty() || !done_.empty(); };
+  const auto event = [this] {
+    return stopping_ || engine_changed_ || !inbox_.empty() || !done_.empty();
+  };
+  if (!event() && batcher_.outstanding_count() == 0) progress_.busy_since_us = 0;
   if (plan_due_us_) {
-    const int64_t wait_us = *plan_due_us_ - clock_.NowUs();
+    const int64_t wait_us = std::min(*plan_due_us_ - clock_.NowUs(), kWaitMostUs);
     if (wait_us > 0) plan_wake_.wait_for(lock, std::chrono::microseconds(wait_us), event);
-  } else if (!event()) {
-    if (batcher_.outstanding_count() == 0) progress_.busy_since_us = 0;
+  } else {
     plan_wake_.wait(lock, event);
   }
+  engine_changed_ = false;
   if (progress_.busy_since_us == 0) progress_.busy_since_us = clock_.NowUs();
   commands_.swap(inbox_);
   finished_.swap(done_);
@@ -129,29 +142,69 @@ void StepLoop::Apply(StepCommand command) {
   auto& submit = std::get<Submit>(command);
   const SequenceId sequence = submit.sequence;
   const uint32_t attempt = submit.attempt;
-  Status status = CheckSampling(submit.sampling, model_->info().vocab_size);
+  Status status = CheckSampling(submit.sampling, engine_->info().vocab_size);
   if (status.ok()) status = batcher_.Admit(std::move(submit), clock_.NowUs());
   if (!status.ok()) refusals_.push_back(Refusal(sequence, attempt, status));
 }
 
 void StepLoop::Finish(WorkPointer work) {
-  predicted_us_.erase(predicted_us_.begin());
-  running_since_us_ = clock_.NowUs();
-  if (work->fault.ok()) {
-    batcher_.Commit(work->plan.number, work->result, work->step_us, running_since_us_);
-    metrics_.steps.Increment();
-    metrics_.step_time.Observe(static_cast<double>(work->step_us) * 1e-6);
-    metrics_.last_step_unix_seconds.Set(static_cast<double>(clock_.UnixUs()) * 1e-6);
-  } else {
-    LogError("a step failed", {{"plan", work->plan.number}, {"reason", work->fault.ToString()}});
-    batcher_.Fail(work->plan.number, work->fault);
+  // Of a state that was lost: the batcher has dropped the plan.
+  const bool dropped = work->state_epoch != state_epoch_ || batcher_.outstanding_count() == 0;
+  if (!dropped && work->state_lost) {
+    StartAgain(work->fault);
+  } else if (!dropped) {
+    CommitOrFail(*work);
   }
   batcher_.Recycle(std::move(work->plan));
   spares_.push_back(std::move(work));
 }
 
+void StepLoop::CommitOrFail(const StepWork& work) {
+  predicted_us_.erase(predicted_us_.begin());
+  running_since_us_ = clock_.NowUs();
+  if (work.fault.ok()) {
+    batcher_.Commit(work.plan.number, work.result, work.step_us, running_since_us_);
+    metrics_.steps.Increment();
+    metrics_.step_time.Observe(static_cast<double>(work.step_us) * 1e-6);
+    metrics_.last_step_unix_seconds.Set(static_cast<double>(clock_.UnixUs()) * 1e-6);
+  } else {
+    LogError("a step failed", {{"plan", work.plan.number}, {"reason", work.fault.ToString()}});
+    batcher_.Fail(work.plan.number, work.fault);
+  }
+}
+
+void StepLoop::StartAgain(const Status& reason) {
+  if (batcher_.running_count() > 0) {
+    LogWarn("what runs starts again: its state was lost",
+            {{"sequences", batcher_.running_count()}, {"reason", reason.ToString()}});
+  }
+  batcher_.Reset();
+  predicted_us_.clear();
+}
+
+bool StepLoop::EngineTakesPlans() {
+  const uint64_t epoch = engine_->state_epoch();
+  if (std::exchange(state_epoch_, epoch) != epoch) {
+    StartAgain(Unavailable("the ranks formed anew"));
+  }
+  if (engine_->available()) return true;
+  batcher_.ExpireDeadlines(clock_.NowUs());
+  if (const int64_t deadline_us = batcher_.NextDeadlineUs(); deadline_us != 0) {
+    plan_due_us_ = deadline_us;
+  }
+  return false;
+}
+
+void StepLoop::PlanGroups() {
+  while (batcher_.outstanding_count() < engine_->plans_max() && MakePlan()) {
+  }
+  CHECK(batcher_.outstanding_count() > 0 || batcher_.idle(), "sequences wait and nothing runs");
+}
+
 void StepLoop::PlanAhead() {
   plan_due_us_.reset();
+  if (!EngineTakesPlans()) return;
+  if (engine_->sequence_groups() > 1) return PlanGroups();
   if (batcher_.outstanding_count() == 0) {
     running_since_us_ = clock_.NowUs();
     if (!MakePlan()) {
@@ -160,7 +213,7 @@ void StepLoop::PlanAhead() {
       return;
     }
   }
-  if (batcher_.outstanding_count() >= kPlansMax) return;
+  if (batcher_.outstanding_count() >= engine_->plans_max()) return;
   const int64_t step_us = predicted_us_.front();
   const int64_t lead_us = std::max(kPlanAheadLeastUs, step_us / 2);
   const int64_t due_us = running_since_us_ + step_us - lead_us;
@@ -184,18 +237,18 @@ bool StepLoop::MakePlan() {
     spares_.push_back(std::move(work));
     return false;
   }
+  work->state_epoch = state_epoch_;
+  work->state_lost = false;
+  work->fault = OkStatus();
   FillStarts(work.get());
   CountPlan(work->plan);
   predicted_us_.push_back(work->plan.predicted_us);
-  {
-    const std::lock_guard lock(mutex_);
-    planned_.push_back(std::move(work));
-  }
-  step_wake_.notify_one();
+  engine_->Submit(std::move(work));
   return true;
 }
 
 void StepLoop::FillStarts(StepWork* work) {
+  work->starts.clear();
   for (const SequenceSlice& slice : work->plan.slices) {
     const Sequence& sequence = batcher_.InSlot(slice.slot);
     if (std::exchange(runs_[slice.slot], sequence.run) == sequence.run) continue;
@@ -252,28 +305,9 @@ void StepLoop::PublishState() {
   progress_.kv_blocks_total = batcher_.cache().block_count();
 }
 
-// --- the step thread ---
+// --- the engine's threads ---
 
-void StepLoop::StepThread() {
-  while (WorkPointer work = NextWork()) {
-    const int64_t start_us = clock_.NowUs();
-    executor_.Execute(work.get());
-    work->step_us = clock_.NowUs() - start_us;
-    HandBack(std::move(work));
-  }
-}
-
-// Null: Stop was called.
-StepLoop::WorkPointer StepLoop::NextWork() {
-  std::unique_lock lock(mutex_);
-  step_wake_.wait(lock, [this] { return stopping_ || !planned_.empty(); });
-  if (stopping_) return nullptr;
-  WorkPointer work = std::move(planned_.front());
-  planned_.erase(planned_.begin());
-  return work;
-}
-
-void StepLoop::HandBack(WorkPointer work) {
+void StepLoop::TakeBack(WorkPointer work) {
   {
     const std::lock_guard lock(mutex_);
     const int64_t step_us = work->step_us;
@@ -282,10 +316,18 @@ void StepLoop::HandBack(WorkPointer work) {
           progress_.steps == 0 ? step_us : progress_.step_us + (step_us - progress_.step_us) / 8;
       ++progress_.steps;
     } else {
-      ++progress_.faults;
+      ++(work->state_lost ? progress_.losses : progress_.faults);
     }
     progress_.last_step_end_us = progress_.busy_since_us = clock_.NowUs();
     done_.push_back(std::move(work));
+  }
+  plan_wake_.notify_one();
+}
+
+void StepLoop::OnAvailability() {
+  {
+    const std::lock_guard lock(mutex_);
+    engine_changed_ = true;
   }
   plan_wake_.notify_one();
 }

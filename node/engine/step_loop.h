@@ -1,14 +1,18 @@
-// The heart of a replica, on two threads, so that plan k + 1 is made while step k computes:
+// The heart of a replica: the plan thread owns the batcher, takes commands, plans, commits, hands
+// updates over and counts, while an engine (node/engine/step_engine) computes the plans that are
+// outstanding, on a thread of this process or on the ranks of a sharded replica.
 //
-//   plan thread  owns the batcher: takes commands, plans, commits, hands updates over, counts
-//   step thread  owns the executor: model and sampler; goes from a finished step to the next plan
-//                without waiting, if there is one
+// With one group of sequences plan k + 1 is made while step k computes, as late as is safe, half
+// way through it, so that what arrives meanwhile still gets in. With several groups a plan is made
+// as soon as the engine has room for one. What plans hold never depends on when they were made
+// (scheduler/batch/batcher).
 //
-// A plan is made ahead as late as is safe, half way through the step before it, so that what
-// arrives meanwhile still gets in. At most kPlansMax are outstanding; what they hold never depends
-// on when they were made (scheduler/batch/batcher). With nothing to compute both threads are parked
-// and take no CPU. Neither looks at a socket: commands come in through Push, updates go out through
-// the handler, progress is read by whoever reports it.
+// While the engine is not available nothing is planned: sequences wait, and end when their time is
+// over. When it lost its state all that ran starts again from the tokens that are known.
+//
+// With nothing to compute the thread is parked and takes no CPU. It does not look at a socket:
+// commands come in through Push, updates go out through the handler, progress is read by whoever
+// reports it.
 #pragma once
 
 #include <condition_variable>
@@ -23,7 +27,7 @@
 #include "base/clock.h"
 #include "base/messages.h"
 #include "monitoring/metrics.h"
-#include "node/engine/step_executor.h"
+#include "node/engine/step_engine.h"
 #include "node/model/model.h"
 #include "scheduler/batch/batcher.h"
 
@@ -41,17 +45,20 @@ struct StepProgress {
   uint32_t waiting = 0;
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
-  uint64_t faults = 0;  // steps that the model failed
+  uint64_t faults = 0;    // steps that the model failed
+  uint64_t losses = 0;    // steps that were lost with the engine's state
+  bool available = true;  // the engine takes plans
 };
 
 class StepLoop {
  public:
-  static constexpr size_t kPlansMax = 2;  // outstanding: one computes, one is next
-
   // Called on the plan thread with at least one update.
   using UpdatesHandler = std::function<void(std::vector<TokenUpdate>)>;
 
-  // The clock outlives the loop. Start makes the threads.
+  // The clock outlives the loop. Start makes the thread and starts the engine.
+  StepLoop(std::unique_ptr<StepEngine> engine, const BatchOptions& options,
+           const NodeMetrics& metrics, const Clock& clock, UpdatesHandler handler);
+  // Over a LocalStepEngine.
   StepLoop(std::shared_ptr<Model> model, const BatchOptions& options, const NodeMetrics& metrics,
            const Clock& clock, UpdatesHandler handler);
   ~StepLoop();  // Stop
@@ -59,7 +66,7 @@ class StepLoop {
   StepLoop& operator=(const StepLoop&) = delete;
 
   void Start();
-  // Ends the threads after the step that is going on; what is unfinished gets no update.
+  // Ends the thread, then the engine; what is unfinished gets no update.
   // Idempotent. Not from the handler.
   void Stop();
 
@@ -69,9 +76,11 @@ class StepLoop {
   StepProgress progress() const;  // any thread
   // The longest sequence, prompt and answer.
   uint32_t context_tokens() const { return batcher_.context_tokens(); }
+  const ModelInfo& model_info() const { return engine_->info(); }
+  bool notices_hangs() const { return engine_->notices_hangs(); }
 
  private:
-  using WorkPointer = std::unique_ptr<StepWork>;
+  using WorkPointer = StepEngine::WorkPointer;
 
   // Plan thread.
   void PlanLoop();
@@ -79,19 +88,23 @@ class StepLoop {
   bool AwaitEvents();
   void Apply(StepCommand command);
   void Finish(WorkPointer work);
+  void CommitOrFail(const StepWork& work);
+  // False: not now, and nothing is outstanding of a state that was lost.
+  bool EngineTakesPlans();
+  void StartAgain(const Status& reason);
   // Makes plans until enough are outstanding, or there is nothing more to plan now.
   void PlanAhead();
+  void PlanGroups();
   bool MakePlan();
   void FillStarts(StepWork* work);
   void CountPlan(const StepPlan& plan);
   void HandOverUpdates();
   void PublishState();
-  // Step thread.
-  void StepThread();
-  WorkPointer NextWork();
-  void HandBack(WorkPointer work);
+  // The engine's threads.
+  void TakeBack(WorkPointer work);
+  void OnAvailability();
 
-  const std::shared_ptr<Model> model_;
+  const std::unique_ptr<StepEngine> engine_;
   const Clock& clock_;
   const NodeMetrics metrics_;
   const UpdatesHandler handler_;
@@ -104,23 +117,20 @@ class StepLoop {
   std::vector<WorkPointer> spares_;
   std::vector<int64_t> predicted_us_;   // of the outstanding plans, oldest first
   int64_t running_since_us_ = 0;        // since when the oldest of them may compute
-  std::optional<int64_t> plan_due_us_;  // when the next one is to be made
+  std::optional<int64_t> plan_due_us_;  // when to look for one to make, if nothing happens before
+  uint64_t state_epoch_ = 0;            // of the engine, as far as the batcher knows
   std::vector<StepCommand> commands_;
   std::vector<WorkPointer> finished_;
 
-  StepExecutor executor_;  // step thread only
-
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable plan_wake_;
-  std::condition_variable step_wake_;
   std::vector<StepCommand> inbox_;
-  std::vector<WorkPointer> planned_;  // for the step thread, oldest first
-  std::vector<WorkPointer> done_;     // for the plan thread, oldest first
+  std::vector<WorkPointer> done_;  // oldest first
+  bool engine_changed_ = false;
   bool stopping_ = false;
   StepProgress progress_;
 
   std::thread plan_thread_;
-  std::thread step_thread_;
 };
 
 }  // namespace muselet

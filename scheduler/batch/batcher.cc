@@ -248,6 +248,26 @@ void Batcher::Fail(uint64_t plan_number, const Status& fault) {
   KeepSpare(std::move(record));
 }
 
+void Batcher::Reset() {
+  for (; !outstanding_.empty(); outstanding_.pop_front()) {
+    KeepSpare(std::move(outstanding_.front()));
+  }
+  computing_.clear();
+  decodes_left_out_ = false;
+  for (Sequence* sequence : slots_) {
+    if (sequence == nullptr) continue;
+    sequence->plans_out = sequence->tokens_pending = 0;
+    LeaveSlot(*sequence);
+    if (sequence->ended) {
+      Erase(*sequence);
+    } else {
+      sequence->starts_again = true;
+      ReturnToWaiting(*sequence);
+    }
+  }
+  cache_.Clear();
+}
+
 std::vector<TokenUpdate> Batcher::TakeUpdates() {
   return std::exchange(updates_, {});
 }

@@ -4,6 +4,7 @@
 //   Admit, Cancel        sequences come and go at any time
 //   Plan(now)            rows of the next step: running decodes first, then prefill chunks
 //   Commit(number, ...)  what that step gave; Fail(number, ...) if it gave nothing
+//   Reset                all KV is gone: everything starts again from the tokens that are known
 //   TakeUpdates          tokens and endings since the last call, for the gateways
 //
 // Budget: with decodes in the plan, prefill rows are added while the step is predicted
@@ -18,6 +19,25 @@
 // Outstanding plans: Plan may be called again before Commit. A sequence stands in at most two of
 // them, the second one step ahead with kTokenFromEarlierPlan for the token not yet known. Plans
 // commit in order. Tokens past a stop are discarded at Commit.
+//
+// Groups: a replica of several stages computes as many plans at once, each at another stage. With
+// sequence_groups G > 1 plans are made for that:
+//
+//   - A decode is planned when its token is known: it stands in one outstanding plan at most, and
+//     never with kTokenFromEarlierPlan. Of D running decodes a plan takes ceil(D / min(G, D)) at
+//     most, or fewer, so that what is free now lasts for the plans that are still to be made: the
+//     groups are even. They are formed anew with every plan: those planned longest ago go first,
+//     whatever their class, so that nobody is left out twice.
+//   - The chunks of a prompt follow one another through the stages without waiting: a chunk needs
+//     the KV of the one before, which every stage has computed by then, because it takes plans in
+//     their order. Rows of prefill are spread over the plans too, but not thinner than
+//     kGroupPrefillRowsMin. A chunk behind an outstanding one pauses nobody.
+//   - Times are those of one stage, which is what a step adds to the pace of all. A plan without
+//     decodes, made while others of the outstanding ones have some, lasts at most step_stretch
+//     times what their decodes take, like a plan with decodes.
+//
+// Loss: Reset drops the outstanding plans and empties the prefix cache. What ran waits again, ahead
+// of what never ran, with its tokens; that is no pause: it neither protects nor costs anything.
 //
 // Memory: a sequence starts when the blocks for all its known tokens are free, and takes one more
 // block at a time as it grows. When none is left the cheapest sequence (lowest class, then
@@ -59,6 +79,7 @@ struct BatchModel {
   uint32_t vocab_size = 0;
   uint32_t context_tokens = 0;
   KvPoolShape kv;
+  uint32_t sequence_groups = 1;
 };
 
 // Since the batcher was made.
@@ -79,6 +100,8 @@ class Batcher {
   // Rows of a step that belong to sequences that want prompt logprobs, all together: each of them
   // needs a row of logits.
   static constexpr uint32_t kPromptLogprobRowsMax = 32;
+  // Fewer rows of prefill are not spread over several groups: each plan reads all weights.
+  static constexpr uint32_t kGroupPrefillRowsMin = 32;
 
   Batcher(const BatchOptions& options, const BatchModel& model);
 
@@ -101,6 +124,13 @@ class Batcher {
   void Commit(uint64_t plan_number, const StepResult& result, int64_t step_us, int64_t now_us);
   // The step gave nothing: every sequence that it named ends with kError and `fault`.
   void Fail(uint64_t plan_number, const Status& fault);
+  // The KV of every sequence is lost, and with it the outstanding plans: they are neither committed
+  // nor failed any more.
+  void Reset();
+  // Ends the sequences whose time is over; Plan does so too.
+  void ExpireDeadlines(int64_t now_us);
+  // When the next time is over; 0 = none has a deadline. Looks at all sequences.
+  int64_t NextDeadlineUs() const;
   std::vector<TokenUpdate> TakeUpdates();
   // Gives the memory of a plan that is of no more use back to Plan.
   void Recycle(StepPlan plan);
@@ -142,8 +172,9 @@ class Batcher {
   struct Draft {
     StepPlan plan;
     Outstanding record;
-    bool has_decodes = false;
-    int64_t prefill_limit_us = 0;  // with decodes: prefill is added up to this prediction
+    bool beside_decodes = false;   // of its own, or of another group
+    int64_t prefill_limit_us = 0;  // beside decodes: prefill is added up to this prediction
+    uint32_t prefill_rows_max = 0;
     uint32_t prefill_rows = 0;
     uint32_t prompt_logprob_rows = 0;
   };
@@ -162,10 +193,13 @@ class Batcher {
   TokenUpdate MakeUpdate(Sequence& sequence, std::vector<SampledToken> tokens) const;
 
   // batcher_plan.cc: what goes into a step.
-  void ExpireDeadlines(int64_t now_us);
   Draft NewDraft();
   void PlanDecodes(Draft& draft);
-  int64_t PrefillLimitUs(const Draft& draft) const;
+  uint32_t DecodeRowsMax() const;
+  uint32_t PrefillRowsMax() const;
+  uint32_t PlansToCome() const;
+  double DecodesBesideUs(const Draft& draft) const;
+  int64_t PrefillLimitUs(double decodes_us) const;
   double DecodesUs(const Outstanding& step) const;
   double PredictUs(const Outstanding& step) const;
   const StepTimeModel& PrefillTime(const Outstanding& step) const {
@@ -178,7 +212,8 @@ class Batcher {
   void AddSlice(Draft& draft, Sequence& sequence, uint32_t row_count);
   uint32_t RowsLeft(const Draft& draft, const Sequence& sequence, uint32_t row_max) const;
   void ListRunning(bool rotate);
-  static bool MayTakeRows(const Sequence& sequence);
+  bool grouped() const { return model_.sequence_groups > 1; }
+  bool MayTakeRows(const Sequence& sequence) const;
   Sequence* NextWaiting(RequestClass request_class, int64_t now_us) const;
   Sequence* NextToStart(RequestClass request_class, int64_t now_us, bool& blocked) const;
 
@@ -240,7 +275,7 @@ class Batcher {
   std::vector<TokenUpdate> updates_;
 
   // Memory that is used again: Plan allocates nothing once its vectors have grown.
-  static constexpr size_t kSparesMax = 4;
+  static constexpr size_t kSparesMax = 8;
   std::vector<StepPlan> spare_plans_;
   std::vector<Outstanding> spare_records_;
   std::vector<Sequence*> running_;         // of ListRunning

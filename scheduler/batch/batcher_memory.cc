@@ -169,14 +169,14 @@ void Batcher::Start(Sequence& sequence, const PrefixCache::Hit& hit) {
   }
   const bool allocated = AllocateUpTo(sequence, PositionsAtStart(sequence), Groups::kFullOnly);
   CHECK(allocated, "a sequence started without room for its blocks");
-  if (sequence.pauses == 0) {
+  if (sequence.pauses > 0) {
+    sequence.protected_until = sequence.token_count() + options_.resume_tokens_min;
+  } else if (!sequence.starts_again) {
     sequence.cached_prompt_tokens = std::min(sequence.planned, sequence.prompt_count);
     counters_.prefix_query_tokens += sequence.token_count();
     counters_.prefix_hit_tokens += sequence.planned;
     fair_share(sequence.record.request_class)
         .Charge(sequence.record.surface, sequence.token_count() - sequence.planned);
-  } else {
-    sequence.protected_until = sequence.token_count() + options_.resume_tokens_min;
   }
   SetComputing(sequence, true);
 }

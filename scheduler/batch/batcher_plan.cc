@@ -13,6 +13,10 @@ constexpr std::array<RequestClass, 3> kClasses = {RequestClass::kRealtime,
                                                   RequestClass::kInteractive, RequestClass::kBatch};
 constexpr int64_t kTokenOfWaitingUs = 1000;  // this long in line counts as a token less to go
 
+uint32_t CeilDiv(uint32_t value, uint32_t divisor) {
+  return (value + divisor - 1) / divisor;
+}
+
 // Orders prompts: smaller goes first.
 std::pair<int64_t, uint64_t> PrefillKey(const Sequence& sequence, int64_t now_us) {
   const bool waits = sequence.state == SequenceState::kWaiting;
@@ -72,33 +76,66 @@ void Batcher::ExpireDeadlines(int64_t now_us) {
   for (Sequence* sequence : expired) End(*sequence, FinishReason::kDeadline, OkStatus());
 }
 
-bool Batcher::MayTakeRows(const Sequence& sequence) {
-  return sequence.state == SequenceState::kRunning && sequence.plans_out < 2 &&
-         sequence.planned < sequence.known_count() && sequence.known_count() < sequence.token_limit;
+int64_t Batcher::NextDeadlineUs() const {
+  int64_t next_us = 0;
+  for (const auto& [serial, sequence] : sequences_) {
+    if (sequence->ended || sequence->deadline_us == 0) continue;
+    if (next_us == 0 || sequence->deadline_us < next_us) next_us = sequence->deadline_us;
+  }
+  return next_us;
 }
 
-// Fills running_ by class, then age; with `rotate`, within a class those first that waited longest
-// for a row.
+bool Batcher::MayTakeRows(const Sequence& sequence) const {
+  if (sequence.state != SequenceState::kRunning || sequence.known_count() >= sequence.token_limit) {
+    return false;
+  }
+  if (grouped()) return sequence.planned < sequence.token_count();
+  return sequence.plans_out < 2 && sequence.planned < sequence.known_count();
+}
+
+// Fills running_ by class, then age; with `rotate`, within a class (of groups: whatever the class)
+// those first that waited longest for a row.
 void Batcher::ListRunning(bool rotate) {
   running_.clear();
   for (Sequence* sequence : slots_) {
     if (sequence != nullptr) running_.push_back(sequence);
   }
-  const auto key = [rotate](const Sequence* sequence) {
-    return std::tuple(sequence->record.request_class, rotate ? sequence->last_plan : 0,
-                      sequence->serial);
+  const auto key = [this, rotate](const Sequence* sequence) {
+    const uint64_t turn = rotate ? sequence->last_plan : 0;
+    return std::tuple(grouped() ? turn : 0, sequence->record.request_class, turn, sequence->serial);
   };
   std::sort(running_.begin(), running_.end(),
             [&key](const Sequence* a, const Sequence* b) { return key(a) < key(b); });
 }
 
+// Plans that are still to be made before all groups compute, the next one included.
+uint32_t Batcher::PlansToCome() const {
+  const auto outstanding = static_cast<uint32_t>(outstanding_.size());
+  return model_.sequence_groups > outstanding ? model_.sequence_groups - outstanding : 1;
+}
+
+// Of the decodes in running_, how many the next plan takes.
+uint32_t Batcher::DecodeRowsMax() const {
+  if (!grouped()) return options_.step_tokens_max;
+  uint32_t decoding = 0;
+  uint32_t free = 0;
+  for (const Sequence* sequence : running_) {
+    if (sequence->state != SequenceState::kRunning || sequence->prefilling()) continue;
+    ++decoding;
+    if (MayTakeRows(*sequence)) ++free;
+  }
+  return std::min({options_.step_tokens_max, CeilDiv(decoding, model_.sequence_groups),
+                   CeilDiv(free, PlansToCome())});
+}
+
 void Batcher::PlanDecodes(Draft& draft) {
   bool left_out = false;
-  ListRunning(decodes_left_out_);
+  ListRunning(grouped() || decodes_left_out_);
+  const uint32_t rows_max = DecodeRowsMax();
   for (Sequence* sequence : running_) {
     if (!MayTakeRows(*sequence) || sequence->prefilling()) continue;
     const StepLoad load = draft.record.decodes + SliceLoad(sequence->planned, 1);
-    const bool fits = draft.plan.row_count() < options_.step_tokens_max &&
+    const bool fits = draft.plan.row_count() < rows_max &&
                       decode_time_.PredictUs(load) <= static_cast<double>(options_.step_max_us);
     if (!fits && !draft.plan.empty()) {
       left_out = true;
@@ -106,7 +143,7 @@ void Batcher::PlanDecodes(Draft& draft) {
     }
     if (!Grow(*sequence, sequence->planned + 1)) continue;
     AddSlice(draft, *sequence, 1);
-    draft.has_decodes = true;
+    draft.beside_decodes = true;
   }
   decodes_left_out_ = left_out;
 }
@@ -127,8 +164,18 @@ void Batcher::ObserveTime(const Outstanding& step, int64_t step_us) {
   added_time_.Observe(step.prefill, std::max<int64_t>(added_us, 1));
 }
 
-// What the step may take in all, with the decodes that it has.
-int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
+// What the decodes take that the plan keeps waiting: its own, or those of another group.
+double Batcher::DecodesBesideUs(const Draft& draft) const {
+  double decodes_us = DecodesUs(draft.record);
+  if (draft.record.decodes.rows > 0) return decodes_us;
+  for (const Outstanding& other : outstanding_) {
+    decodes_us = std::max(decodes_us, DecodesUs(other));
+  }
+  return decodes_us;
+}
+
+// What a step may take in all beside decodes that alone take `decodes_us`.
+int64_t Batcher::PrefillLimitUs(double decodes_us) const {
   uint32_t awaiting = 0;
   const auto count = [&awaiting](const Sequence& sequence) {
     if (sequence.record.request_class != RequestClass::kBatch) ++awaiting;
@@ -137,7 +184,6 @@ int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
   for (const Sequence* sequence : running_) {
     if (sequence->state == SequenceState::kRunning && sequence->prefilling()) count(*sequence);
   }
-  const double decodes_us = DecodesUs(draft.record);
   const double stretch = 1 + (options_.step_stretch - 1) * std::max(1U, awaiting);
   const double target_us =
       std::max(static_cast<double>(options_.step_target_us), decodes_us / (1 - kPrefillShareMin));
@@ -147,9 +193,28 @@ int64_t Batcher::PrefillLimitUs(const Draft& draft) const {
       std::min(stretch * decodes_us + std::max(row_us, 0.0) / 2, target_us));
 }
 
+// How much prefill the next plan takes, so that the other groups get as much.
+uint32_t Batcher::PrefillRowsMax() const {
+  if (!grouped()) return options_.step_tokens_max;
+  uint64_t rows = 0;
+  for (const auto& [serial, sequence] : waiting_) rows += sequence->token_count();
+  for (const Sequence* sequence : running_) {
+    if (sequence->prefilling()) rows += sequence->prefill_end - sequence->planned;
+  }
+  const uint64_t share = (rows + PlansToCome() - 1) / PlansToCome();
+  return static_cast<uint32_t>(std::clamp<uint64_t>(
+      share, std::min(kGroupPrefillRowsMin, options_.step_tokens_max), options_.step_tokens_max));
+}
+
 void Batcher::PlanPrefill(Draft& draft, int64_t now_us) {
   ListRunning(/*rotate=*/false);
-  if (draft.has_decodes) draft.prefill_limit_us = PrefillLimitUs(draft);
+  draft.prefill_rows_max = PrefillRowsMax();
+  if (grouped()) {
+    draft.beside_decodes = draft.beside_decodes ||
+                           std::any_of(outstanding_.begin(), outstanding_.end(),
+                                       [](const auto& other) { return other.decodes.rows > 0; });
+  }
+  if (draft.beside_decodes) draft.prefill_limit_us = PrefillLimitUs(DecodesBesideUs(draft));
   bool blocked = false;  // a more important sequence waits for room: nobody may take it instead
   for (const RequestClass request_class : kClasses) {
     PlanPrefillOf(draft, request_class, now_us, blocked);
@@ -204,7 +269,8 @@ Sequence* Batcher::NextToStart(RequestClass request_class, int64_t now_us, bool&
 Sequence* Batcher::NextWaiting(RequestClass request_class, int64_t now_us) const {
   const FairShare& share = shares_[static_cast<size_t>(request_class)];
   const auto key = [&](const Sequence& sequence) {
-    return std::tuple(sequence.pauses == 0, share.Served(sequence.record.surface),
+    const bool never_ran = sequence.pauses == 0 && !sequence.starts_again;
+    return std::tuple(never_ran, share.Served(sequence.record.surface),
                       PrefillKey(sequence, now_us));
   };
   Sequence* best = nullptr;
@@ -224,7 +290,10 @@ bool Batcher::PlanChunk(Draft& draft, Sequence& sequence) {
     if (row_max == 0) return false;
   }
   const uint32_t rows = RowsLeft(draft, sequence, row_max);
-  if (rows == 0 || !Grow(sequence, sequence.planned + rows)) return false;
+  if (rows == 0) return false;
+  const uint32_t end = sequence.planned + rows;
+  const bool behind = grouped() && sequence.plans_out > 0;
+  if (!(behind ? AllocateUpTo(sequence, end, Groups::kAll) : Grow(sequence, end))) return false;
   AddSlice(draft, sequence, rows);
   draft.prefill_rows += rows;
   return true;
@@ -232,14 +301,15 @@ bool Batcher::PlanChunk(Draft& draft, Sequence& sequence) {
 
 // How many rows of the sequence, at most `row_max`, the step still takes.
 uint32_t Batcher::RowsLeft(const Draft& draft, const Sequence& sequence, uint32_t row_max) const {
-  row_max = std::min(row_max, options_.step_tokens_max - draft.plan.row_count());
+  row_max = std::min({row_max, options_.step_tokens_max - draft.plan.row_count(),
+                      draft.prefill_rows_max - draft.prefill_rows});
   const auto within = [&](int64_t limit_us, uint32_t rows) {
     return PrefillTime(draft.record)
         .RowsWithin(static_cast<double>(limit_us) - DecodesUs(draft.record), draft.record.prefill,
                     sequence.planned, rows);
   };
   uint32_t rows = within(options_.step_max_us, row_max);
-  if (draft.has_decodes) {
+  if (draft.beside_decodes) {
     const uint32_t assured = draft.prefill_rows == 0 ? 1 : 0;
     rows = std::min(rows, std::max(within(draft.prefill_limit_us, row_max), assured));
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace muselet {
 
 PrefixCache::PrefixCache(const KvPoolShape& shape, bool enabled)
@@ -69,6 +71,14 @@ void PrefixCache::Register(uint32_t group, const BlockHash& key, BlockId block) 
   if (!enabled_ || !index_[group].emplace(key, block).second) return;
   key_of_block_[group][block] = key;
   pools_[group].Keep(block);
+}
+
+void PrefixCache::Clear() {
+  for (uint32_t group = 0; group < group_count(); ++group) {
+    CHECK(pools_[group].held_count() == 0, "the prefix cache is cleared while blocks are held");
+    pools_[group] = BlockPool(pools_[group].block_count());
+    index_[group].clear();
+  }
 }
 
 BlockId PrefixCache::Allocate(uint32_t group) {

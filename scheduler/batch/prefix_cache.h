@@ -44,6 +44,9 @@ class PrefixCache {
   // name already, or if the cache is off.
   void Register(uint32_t group, const BlockHash& key, BlockId block);
 
+  // All content is lost. REQUIRES: no block is held.
+  void Clear();
+
   // A block of the group with one reference, kNoBlock if all are held.
   BlockId Allocate(uint32_t group);
   void AddReference(uint32_t group, BlockId block) { pools_[group].AddReference(block); }

@@ -8,6 +8,8 @@
 //                       |                                          v    | last plan commits
 //                       +---- blocks run out: paused ------------ kLeaving
 //
+// When all KV is lost, everything that runs or leaves goes back to kWaiting, or ends, at once.
+//
 // kLeaving: paused, ended or cancelled while plans that name it are outstanding; it keeps slot and
 // blocks until the last of them commits, and takes no more rows. A paused sequence waits again with
 // its tokens; its KV is recomputed (or found in the prefix cache).
@@ -50,6 +52,7 @@ struct Sequence {
   std::vector<BlockHash> hashes;
   uint32_t blocks_registered = 0;
 
+  bool starts_again = false;  // it ran before a loss of all KV
   uint32_t pauses = 0;
   uint64_t paused_in_draft = 0;  // the last time
   uint32_t protected_until = 0;  // tokens.size() below which it may not be paused again

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "node/config/address.h"
+#include "node/config/rank_checks.h"
 #include "node/config/suggestion.h"
 
 namespace muselet {
@@ -62,6 +63,7 @@ class Checker {
     CheckNames();
     CheckModels();
     CheckReplicas();
+    CheckRanks(config_, ledger_);
     CheckAddresses();
     CheckExposure();
     CheckSurfaces();
@@ -154,7 +156,6 @@ class Checker {
         }
       }
       if (!InDoubt(path + ".on")) CheckPlacement(replica, path);
-      CheckShards(replica, path);
     }
   }
 
@@ -169,16 +170,6 @@ class Checker {
       Fault(path + ".on", "no node is called \"" + node + "\"",
             DidYouMean(node, nodes, "add it under nodes"));
     }
-    if (replica.on.size() > 1) {
-      Fault(path + ".on", "a replica of one rank runs on one node",
-            "write one replica for each node");
-    }
-  }
-
-  void CheckShards(const ReplicaEntry& replica, const std::string& path) {
-    const std::string why = "this version runs a replica as one rank; use several replicas instead";
-    if (replica.tensor > 1) Fault(path + ".tensor", "sharding is not supported yet", why);
-    if (replica.pipeline > 1) Fault(path + ".pipeline", "sharding is not supported yet", why);
   }
 
   struct Address {
@@ -202,6 +193,7 @@ class Checker {
       add(Item("schedulers", i) + ".metrics", config_.schedulers[i].metrics);
     }
     for (size_t i = 0; i < config_.nodes.size(); ++i) {
+      add(Item("nodes", i) + ".ranks", config_.nodes[i].ranks);
       add(Item("nodes", i) + ".metrics", config_.nodes[i].metrics);
     }
     return all;

@@ -31,6 +31,11 @@ FieldSpec Choices(FieldSpec spec, std::vector<std::string> choices) {
   return spec;
 }
 
+FieldSpec PublicKey() {
+  return Spec("public_key", ValueKind::kKey, "Public key of its wires, with security.key_file",
+              "that of the process that reads this: one key for all");
+}
+
 }  // namespace
 
 Section<ModelEntry> ModelSection() {
@@ -60,7 +65,9 @@ Section<GatewayEntry> GatewaySection() {
           [](auto& e) -> auto& { return e.http; }),
       MakeField<GatewayEntry>(
           Spec("rpc", ValueKind::kEndpoint, "Endpoint of the protobuf API for front ends", "none"),
-          [](auto& e) -> auto& { return e.rpc; })};
+          [](auto& e) -> auto& { return e.rpc; }),
+      MakeField<GatewayEntry>(
+          PublicKey(), [](auto& e) -> auto& { return e.public_key; })};
   return section;
 }
 
@@ -81,7 +88,9 @@ Section<SchedulerEntry> SchedulerSection() {
       MakeField<SchedulerEntry>(
           Spec("metrics", ValueKind::kListen,
                "Address of /metrics, /livez and /readyz in a process of its own", "none"),
-          [](auto& e) -> auto& { return e.metrics; })};
+          [](auto& e) -> auto& { return e.metrics; }),
+      MakeField<SchedulerEntry>(
+          PublicKey(), [](auto& e) -> auto& { return e.public_key; })};
   return section;
 }
 
@@ -96,12 +105,22 @@ Section<NodeEntry> NodeSection() {
           Spec("host", ValueKind::kHost, "Where its ports are bound and how gateways reach it"),
           [](auto& e) -> auto& { return e.host; }),
       MakeField<NodeEntry>(
-          Spec("devices", ValueKind::kDevices, "What it computes on: cpu"),
+          Spec("devices", ValueKind::kDevices,
+               "What it computes on: cpu, or cpu:0, cpu:1, ... where several ranks of sharded "
+               "replicas run, one on each"),
           [](auto& e) -> auto& { return e.devices; }),
+      MakeField<NodeEntry>(
+          Spec("ranks", ValueKind::kEndpoint,
+               "Endpoint where the ranks of the replica that it leads join it; needed if some of "
+               "them run on other nodes",
+               "a loopback port that the system chooses"),
+          [](auto& e) -> auto& { return e.ranks; }),
       MakeField<NodeEntry>(
           Spec("metrics", ValueKind::kListen,
                "Address of /metrics, /livez and /readyz in a process of its own", "none"),
-          [](auto& e) -> auto& { return e.metrics; })};
+          [](auto& e) -> auto& { return e.metrics; }),
+      MakeField<NodeEntry>(
+          PublicKey(), [](auto& e) -> auto& { return e.public_key; })};
   return section;
 }
 
@@ -126,7 +145,14 @@ Section<ReplicaEntry> ReplicaSection() {
                  1024),
           [](auto& e) -> auto& { return e.pipeline; }),
       MakeField<ReplicaEntry>(
-          Spec("on", ValueKind::kNames, "The nodes", "the node, if there is only one"),
+          Ranged(Spec("layers", ValueKind::kCounts, "Layers of each stage, by hand",
+                      "balanced by their cost"),
+                 1, 100'000),
+          [](auto& e) -> auto& { return e.layers; }),
+      MakeField<ReplicaEntry>(
+          Spec("on", ValueKind::kNames,
+               "The nodes, the leader first; tensor x pipeline ranks take their devices in order",
+               "the node, if there is only one"),
           [](auto& e) -> auto& { return e.on; })};
   return section;
 }

@@ -26,31 +26,47 @@ struct ModelEntry {
 struct GatewayEntry {
   std::string name;
   std::string http = "127.0.0.1:8000";
-  std::string rpc;  // front-end RPC; empty = none
+  std::string rpc;         // front-end RPC; empty = none
+  std::string public_key;  // as SchedulerEntry's
 };
 struct SchedulerEntry {
   std::string name;
   std::string rpc;      // where nodes and gateways connect
   std::string metrics;  // HOST:PORT of /metrics, /livez, /readyz in its own process; empty = none
+  std::string public_key;  // Z85, of its wire key; empty = the same key as this process has
 };
 struct NodeEntry {
   std::string name;
   std::string host = "127.0.0.1";  // where its ports are bound and how others reach it
+  // cpu, cpu:N or cuda:N; cpu is cpu:0. Each rank of a sharded replica takes one of its own.
   std::vector<std::string> devices = {"cpu"};
+  // tcp://HOST:PORT at which the ranks of the replica that this node leads join it. Empty is legal
+  // if all of them are on this node.
+  std::string ranks;
   std::string metrics;
+  std::string public_key;  // as SchedulerEntry's
 };
 struct ReplicaEntry {
   std::string name;
   std::string model;
   uint32_t tensor = 1;
   uint32_t pipeline = 1;
-  std::vector<std::string> on;  // node names
+  std::vector<uint32_t> layers;  // of each stage; empty = balanced by cost
+  std::vector<std::string> on;   // node names, the leader's first
 };
 struct SurfaceEntry {
   std::string name;
   std::string key_file;  // one key a line; empty = no key needed
   RequestClass request_class = RequestClass::kInteractive;
   double share = 1.0;
+};
+
+// Keys of the wires between processes: ZeroMQ's CURVE, for tcp:// off loopback. Files of `muselet
+// keys generate`; comms/wire_keys reads them.
+struct SecurityOptions {
+  std::string key_file;             // the secret key of this process; empty = plain wires
+  std::string known_keys_file;      // public keys of more members of the cluster
+  std::string front_end_keys_file;  // public keys that gateways' rpc admits, beside the members'
 };
 
 struct ClusterConfig {
@@ -68,7 +84,8 @@ struct ClusterConfig {
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kAuto;
   int64_t drain_timeout_us = 30'000'000;  // after SIGTERM: what runs may take this long to end
-  bool insecure = false;                  // allow plain wires off loopback
+  SecurityOptions security;
+  bool insecure = false;  // allow plain wires off loopback
 };
 
 }  // namespace muselet

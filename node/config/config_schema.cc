@@ -56,11 +56,18 @@ Json KindSchema(const FieldSpec& spec) {
     case ValueKind::kNames:
       return List(kName);
     case ValueKind::kDevices:
-      return List("^cpu(:0)?$");
+      return List("^cpu(:[0-9]{1,4})?$");
+    case ValueKind::kCounts:
+      return {{"type", "array"},
+              {"minItems", 1},
+              {"items",
+               {{"type", "integer"}, {"minimum", Bound(spec.min)}, {"maximum", Bound(spec.max)}}}};
+    case ValueKind::kKey:
+      return Text("^[0-9a-zA-Z.:+=^!/*?&<>()\\[\\]{}@%$#-]{40}$");
     case ValueKind::kText:
     case ValueKind::kPath:
     case ValueKind::kHost:
-      return Text("");
+      return spec.may_be_empty ? Json{{"type", "string"}} : Text("");
   }
   return Json::object();
 }

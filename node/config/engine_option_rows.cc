@@ -126,6 +126,30 @@ void AddEngine(std::vector<Option>& rows) {
       [](auto& c) -> auto& { return c.engine.peer_timeout_us; });
 }
 
+void AddRanks(std::vector<Option>& rows) {
+  const char* group = "Ranks of sharded replicas";
+  AddOption(
+      rows, group,
+      {"ranks.join_timeout", ValueKind::kDuration,
+       "Time in which all ranks of a replica must join and load; then the log says who is missing, "
+       "and the wait begins anew",
+       100e3, 3600e6},
+      [](auto& c) -> auto& { return c.engine.ranks.join_timeout_us; });
+  AddOption(
+      rows, group,
+      {"ranks.silence_timeout", ValueKind::kDuration,
+       "A rank without a word or progress for this long, or for eight times what its step was "
+       "predicted to last, counts as lost",
+       100e3, 3600e6},
+      [](auto& c) -> auto& { return c.engine.ranks.silence_timeout_us; });
+  AddOption(
+      rows, group,
+      {"ranks.private_network", ValueKind::kBool,
+       "Nobody else can reach the network between the hosts of a sharded replica: its tensors may "
+       "cross it in plain TCP"},
+      [](auto& c) -> auto& { return c.engine.ranks.private_network; });
+}
+
 }  // namespace
 
 std::vector<Option> EngineOptionRows() {
@@ -134,6 +158,7 @@ std::vector<Option> EngineOptionRows() {
   AddKvCache(rows);
   AddBatching(rows);
   AddEngine(rows);
+  AddRanks(rows);
   return rows;
 }
 

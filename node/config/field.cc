@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cctype>
 
+#include "comms/wire_keys.h"
 #include "node/config/address.h"
 #include "node/config/quantity.h"
+#include "node/config/rank_placement.h"
 #include "node/config/suggestion.h"
 
 namespace muselet {
@@ -49,7 +51,11 @@ std::string Expected(const FieldSpec& spec) {
     case ValueKind::kNames:
       return "a list of names";
     case ValueKind::kDevices:
-      return "a list of devices, such as [cpu]";
+      return "a list of devices, such as [cpu] or [cpu:0, cpu:1]";
+    case ValueKind::kCounts:
+      return "a list of whole numbers, such as [15, 15]";
+    case ValueKind::kKey:
+      return "a public key of muselet keys generate";
   }
   return "";
 }
@@ -114,9 +120,10 @@ bool IsWord(std::string_view text, size_t length_max, std::string_view extra) {
 
 // Empty if `device` can be used.
 std::string DeviceProblem(const std::string& device) {
-  if (device == "cpu" || device == "cpu:0") return "";
-  if (device.rfind("cuda", 0) == 0) return device + ": this build has no CUDA backend";
-  return "unknown device \"" + device + "\"";
+  const std::string name = DeviceOf(device);
+  if (name.empty()) return "unknown device \"" + device + "\"";
+  if (name.starts_with("cuda")) return device + ": this build has no CUDA backend";
+  return "";
 }
 
 // Empty, or what is wrong with the text.
@@ -138,6 +145,8 @@ std::string TextProblem(ValueKind kind, const std::string& text) {
     case ValueKind::kEndpoint:
       status = CheckEndpoint(text);
       break;
+    case ValueKind::kKey:
+      return IsWireKey(text) ? "" : "a key has 40 characters of Z85";
     default:
       return text.empty() ? "must not be empty" : "";
   }
@@ -145,9 +154,14 @@ std::string TextProblem(ValueKind kind, const std::string& text) {
 }
 
 Parsed ParseText(const FieldSpec& spec, const YamlNode& node) {
-  const std::string problem = TextProblem(spec.kind, node.text);
+  const bool none = spec.may_be_empty && node.text.empty();
+  const std::string problem = none ? "" : TextProblem(spec.kind, node.text);
   if (problem.empty()) return FieldValue(node.text);
   return ValueFault{DescribeNode(node) + ": " + problem, "expected " + Expected(spec)};
+}
+
+bool IsSameItem(const FieldSpec& spec, const std::string& a, const std::string& b) {
+  return spec.kind == ValueKind::kDevices ? DeviceOf(a) == DeviceOf(b) : a == b;
 }
 
 Parsed ParseList(const FieldSpec& spec, const YamlNode& node) {
@@ -164,14 +178,32 @@ Parsed ParseList(const FieldSpec& spec, const YamlNode& node) {
                                     ? DeviceProblem(item.text)
                                     : TextProblem(ValueKind::kName, item.text);
     if (!problem.empty()) {
-      return ValueFault{problem, spec.kind == ValueKind::kDevices ? "use cpu" : ""};
+      return ValueFault{problem,
+                        spec.kind == ValueKind::kDevices ? "use cpu, or cpu:0, cpu:1, ..." : ""};
     }
-    if (std::find(values.begin(), values.end(), item.text) != values.end()) {
-      return ValueFault{"\"" + item.text + "\" stands in the list twice", ""};
+    if (std::any_of(values.begin(), values.end(),
+                    [&](const std::string& value) { return IsSameItem(spec, value, item.text); })) {
+      return ValueFault{"\"" + item.text + "\" stands in the list twice",
+                        item.text == "cpu" ? "cpu is cpu:0" : ""};
     }
     values.push_back(item.text);
   }
   return FieldValue(values);
+}
+
+Parsed ParseCounts(const FieldSpec& spec, const YamlNode& node) {
+  if (node.kind != YamlNode::Kind::kSequence) return WrongType(spec, node);
+  if (node.items.empty()) return ValueFault{"the list is empty", "leave the key out"};
+  FieldSpec each = spec;
+  each.kind = ValueKind::kInteger;
+  std::vector<uint32_t> counts;
+  for (const YamlNode& item : node.items) {
+    if (item.kind != YamlNode::Kind::kScalar) return WrongType(each, item);
+    Parsed count = ParseNumeric(each, item);
+    if (std::holds_alternative<ValueFault>(count)) return count;
+    counts.push_back(static_cast<uint32_t>(std::get<int64_t>(std::get<FieldValue>(count))));
+  }
+  return FieldValue(counts);
 }
 
 std::string Join(const std::vector<std::string>& words) {
@@ -191,6 +223,7 @@ std::string FormatBound(const FieldSpec& spec, double bound) {
 std::variant<FieldValue, ValueFault> ParseValue(const FieldSpec& spec, const YamlNode& node) {
   const bool list = spec.kind == ValueKind::kNames || spec.kind == ValueKind::kDevices;
   if (list) return ParseList(spec, node);
+  if (spec.kind == ValueKind::kCounts) return ParseCounts(spec, node);
   if (node.kind != YamlNode::Kind::kScalar) return WrongType(spec, node);
   if (spec.kind == ValueKind::kBool) return ParseBool(spec, node);
   if (spec.kind == ValueKind::kChoice) return ParseChoice(spec, node);
@@ -214,6 +247,13 @@ std::string FormatValue(const FieldSpec& spec, const FieldValue& value) {
     case ValueKind::kNames:
     case ValueKind::kDevices:
       return "[" + Join(std::get<std::vector<std::string>>(value)) + "]";
+    case ValueKind::kCounts: {
+      std::vector<std::string> words;
+      for (const uint32_t count : std::get<std::vector<uint32_t>>(value)) {
+        words.push_back(std::to_string(count));
+      }
+      return "[" + Join(words) + "]";
+    }
     default:
       return std::get<std::string>(value);
   }

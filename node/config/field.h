@@ -32,10 +32,14 @@ enum class ValueKind {
   kEndpoint,  // tcp://HOST:PORT or inproc://NAME
   kNames,     // a list of kName
   kDevices,   // a list of device names
+  kCounts,    // a list of whole numbers, each min..max
+  kKey,       // a public key: 40 characters of Z85
 };
 
-// kBool: bool. kInteger, kBytes, kDuration, kChoice: int64_t. kNumber: double. The lists: vector.
-using FieldValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
+// kBool: bool. kInteger, kBytes, kDuration, kChoice: int64_t. kNumber: double. kCounts:
+// vector of numbers; the other lists: vector of strings.
+using FieldValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>,
+                                std::vector<uint32_t>>;
 
 struct FieldSpec {
   std::string key;  // last part of the path in a section; the whole path of an option
@@ -46,6 +50,7 @@ struct FieldSpec {
   std::vector<std::string> choices = {};  // kChoice only
   bool required = false;                  // sections only
   std::string default_text = {};          // where the struct's own default does not tell it
+  bool may_be_empty = false;              // text only: "" is legal and means none
 };
 
 // A refusal: what is wrong and what to do.
@@ -81,7 +86,8 @@ Field<Target> MakeField(FieldSpec spec, Access access) {
     Member& member = access(target);
     if constexpr (std::is_same_v<Member, bool> || std::is_same_v<Member, double> ||
                   std::is_same_v<Member, std::string> ||
-                  std::is_same_v<Member, std::vector<std::string>>) {
+                  std::is_same_v<Member, std::vector<std::string>> ||
+                  std::is_same_v<Member, std::vector<uint32_t>>) {
       member = std::get<Member>(value);
     } else {
       member = static_cast<Member>(std::get<int64_t>(value));
@@ -91,7 +97,8 @@ Field<Target> MakeField(FieldSpec spec, Access access) {
     const Member& member = access(target);
     if constexpr (std::is_same_v<Member, bool> || std::is_same_v<Member, double> ||
                   std::is_same_v<Member, std::string> ||
-                  std::is_same_v<Member, std::vector<std::string>>) {
+                  std::is_same_v<Member, std::vector<std::string>> ||
+                  std::is_same_v<Member, std::vector<uint32_t>>) {
       return member;
     } else {
       return static_cast<int64_t>(member);

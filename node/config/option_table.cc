@@ -52,6 +52,10 @@ std::string Placeholder(const FieldSpec& spec) {
       return "ENDPOINT";
     case ValueKind::kHost:
       return "HOST";
+    case ValueKind::kCounts:
+      return "[N, ...]";
+    case ValueKind::kKey:
+      return "KEY";
     default:
       return "NAME";
   }

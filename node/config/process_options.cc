@@ -4,6 +4,14 @@
 namespace muselet {
 namespace {
 
+// The path of a key file; empty is none.
+template <typename Access>
+void AddKeyFile(std::vector<Option>& rows, const char* key, const char* meaning, Access access) {
+  FieldSpec spec{key, ValueKind::kPath, meaning};
+  spec.may_be_empty = true;
+  AddOption(rows, "Process", std::move(spec), access);
+}
+
 void AddProcess(std::vector<Option>& rows) {
   const char* group = "Process";
   AddOption(
@@ -14,6 +22,19 @@ void AddProcess(std::vector<Option>& rows) {
       {"insecure", ValueKind::kBool,
        "Allow plain, unauthenticated traffic on addresses other than loopback"},
       [](auto& c) -> auto& { return c.insecure; });
+  AddKeyFile(
+      rows, "security.key_file",
+      "Secret key of this process's wires, a file of muselet keys generate: tcp:// off "
+      "loopback is encrypted, and none but known keys are admitted",
+      [](auto& c) -> auto& { return c.security.key_file; });
+  AddKeyFile(
+      rows, "security.known_keys_file",
+      "Public keys of more processes to admit, one a line, beside those of the entries",
+      [](auto& c) -> auto& { return c.security.known_keys_file; });
+  AddKeyFile(
+      rows, "security.front_end_keys_file",
+      "Public keys that the gateways' rpc admits too, one a line",
+      [](auto& c) -> auto& { return c.security.front_end_keys_file; });
   AddOption(
       rows, group,
       {"drain_timeout", ValueKind::kDuration,

@@ -29,10 +29,19 @@ struct KvOptions {
   KvFormat format = KvFormat::kAuto;
 };
 
+// Of the ranks of a sharded replica.
+struct RankOptions {
+  int64_t join_timeout_us = 60'000'000;    // for all ranks to join an epoch, loading included
+  int64_t silence_timeout_us = 3'000'000;  // without a word or progress a rank counts as lost
+  // Nobody else can reach the network between the hosts: tensors may cross it in plain TCP.
+  bool private_network = false;
+};
+
 struct EngineOptions {
   CpuOptions cpu;
   KvOptions kv;
   BatchOptions batch;
+  RankOptions ranks;
   uint32_t context_tokens = 0;  // 0 = what the checkpoint says
   int64_t report_interval_us = 100'000;
   // A gateway this silent is gone: its sequences are cancelled. A scheduler this silent is lost.

@@ -1,5 +1,5 @@
-// The memory that attention works in: a score row a thread, and partial results that are merged in
-// the order of positions. Grown to the largest step, then kept.
+// The memory that attention works in: a thread's own, and partial results that are merged in the
+// order of positions. Grown to the largest step, then kept.
 #pragma once
 
 #include <vector>
@@ -8,11 +8,11 @@
 
 namespace muselet::cpu {
 
-// What one chunk of positions gave for the query heads that share a key/value head.
+// What one chunk of positions gave for each lane (kernels.h).
 struct AttentionPartial {
-  float* maximum = nullptr;  // [queries]
-  float* sum = nullptr;      // [queries]
-  float* values = nullptr;   // [queries, D]
+  float* maximum = nullptr;  // [lanes]
+  float* sum = nullptr;      // [lanes]
+  float* values = nullptr;   // [lanes, D]
 };
 
 // Not synchronised: Reserve from the step thread between jobs; a worker touches its own part, a
@@ -20,14 +20,18 @@ struct AttentionPartial {
 class AttentionScratch {
  public:
   struct Worker {
-    float* scores = nullptr;  // [queries, kAttentionChunk]
+    float* scores = nullptr;     // [lanes, kAttentionChunk]
+    float* converted = nullptr;  // [kConvertedTokens, D]
     AttentionPartial total, partial;
   };
 
-  void Reserve(uint32_t threads, uint32_t queries, uint32_t head_dim) {
-    queries_ = queries;
-    partial_floats_ = (size_t{2} * queries + size_t{queries} * head_dim + 15) / 16 * 16;
-    worker_floats_ = size_t{queries} * kAttentionChunk + 2 * partial_floats_;
+  // `lanes`: the most that one tile computes.
+  void Reserve(uint32_t threads, uint32_t lanes, uint32_t head_dim) {
+    lanes_ = lanes;
+    converted_floats_ = size_t{kConvertedTokens} * head_dim;
+    partial_floats_ = RoundUp(size_t{2} * lanes + size_t{lanes} * head_dim);
+    worker_floats_ =
+        size_t{lanes} * kAttentionChunk + RoundUp(converted_floats_) + 2 * partial_floats_;
     if (workers_.size() < threads * worker_floats_) workers_.resize(threads * worker_floats_);
   }
   void ReservePartials(size_t count) {
@@ -35,18 +39,22 @@ class AttentionScratch {
   }
 
   Worker worker(uint32_t index) {
-    float* at = workers_.data() + index * worker_floats_;
-    float* after = at + size_t{queries_} * kAttentionChunk;
-    return {at, PartialAt(after), PartialAt(after + partial_floats_)};
+    float* const scores = workers_.data() + index * worker_floats_;
+    float* const converted = scores + size_t{lanes_} * kAttentionChunk;
+    float* const after = converted + RoundUp(converted_floats_);
+    return {scores, converted, PartialAt(after), PartialAt(after + partial_floats_)};
   }
   AttentionPartial partial(size_t index) {
     return PartialAt(partials_.data() + index * partial_floats_);
   }
 
  private:
-  AttentionPartial PartialAt(float* at) const { return {at, at + queries_, at + 2 * queries_}; }
+  // To whole cache lines.
+  static size_t RoundUp(size_t floats) { return (floats + 15) / 16 * 16; }
+  AttentionPartial PartialAt(float* at) const { return {at, at + lanes_, at + 2 * lanes_}; }
 
-  uint32_t queries_ = 0;
+  uint32_t lanes_ = 0;
+  size_t converted_floats_ = 0;
   size_t partial_floats_ = 0;
   size_t worker_floats_ = 0;
   std::vector<float> workers_, partials_;

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "base/device/dequantize.h"
-#include "node/cpu/attention_scratch.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
 #include "node/cpu/packed_matrix.h"
+#include "node/cpu/paged_attention.h"
 #include "node/cpu/thread_pool.h"
 
 namespace muselet::cpu {
@@ -19,7 +19,6 @@ constexpr size_t kInlineElements = 8192;  // elementwise work below this is not 
 
 constexpr uint32_t kRowTilesPerThread =
     4;  // of elementwise work: taking a tile costs as much as a row
-constexpr uint32_t kHeadsPerThread = 8;  // with fewer, attention is shared out by chunks
 
 uint32_t DivideUp(uint32_t a, uint32_t b) {
   return (a + b - 1) / b;
@@ -117,23 +116,7 @@ class CpuOps final : public Ops {
 
   void Attention(Rows q, const StepRows& rows, const PagedKv& cache, const AttentionSpec& spec,
                  Rows out) override {
-    const KvShape& shape = cache.shape;
-    CHECK(spec.query_heads % shape.kv_heads == 0 && q.width == spec.query_heads * shape.head_dim &&
-              out.width == q.width,
-          "attention: shapes differ");
-    attention_.Reserve(pool_.threads(), spec.query_heads / shape.kv_heads, shape.head_dim);
-    const AttentionTask task = {q, rows, cache, spec, out};
-    uint32_t chunks_max = 1;
-    for (const RowPlace& place : rows.places)
-      chunks_max = std::max(chunks_max, place.position / kAttentionChunk + 1);
-    const uint32_t heads = q.count * shape.kv_heads;
-    if (chunks_max > 1 && heads < pool_.threads() * kHeadsPerThread) {
-      AttendByChunks(task, heads, chunks_max);
-      return;
-    }
-    pool_.ParallelFor(heads, [&](uint32_t tile, uint32_t worker) {
-      AttendOneHead(task, tile, attention_.worker(worker));
-    });
+    attention_.Attend(kernels_, pool_, q, rows, cache, spec, out);
   }
 
   void SiluMul(Rows gate, Rows up, Rows out) override {
@@ -159,27 +142,6 @@ class CpuOps final : public Ops {
   }
 
  private:
-  struct AttentionTask {
-    Rows q;
-    const StepRows& rows;
-    const PagedKv& cache;
-    const AttentionSpec& spec;
-    Rows out;
-
-    uint32_t queries() const { return spec.query_heads / cache.shape.kv_heads; }
-    uint32_t row(uint32_t head) const { return head / cache.shape.kv_heads; }
-    // Of the query heads that share key/value head `head % G`, within a row of q or out.
-    size_t offset(uint32_t head) const {
-      return size_t{head % cache.shape.kv_heads} * queries() * cache.shape.head_dim;
-    }
-    // The positions that a row sees: [begin, end).
-    uint32_t end(uint32_t head) const { return rows.places[row(head)].position + 1; }
-    uint32_t begin(uint32_t head) const {
-      const bool windowed = spec.window_tokens > 0 && end(head) > spec.window_tokens;
-      return windowed ? end(head) - spec.window_tokens : 0;
-    }
-  };
-
   bool UsesInt8(const Matrix& weight) const { return int8_ && IsQuantized(weight.dtype()); }
 
   // body(row) for every row, on all threads if there is enough to do.
@@ -282,86 +244,11 @@ class CpuOps final : public Ops {
     }
   }
 
-  KvHeadView HeadView(const PagedKv& cache, uint32_t head) const {
-    const KvShape& shape = cache.shape;
-    const size_t block_bytes = KvBlockBytes(shape);
-    const size_t head_bytes = block_bytes / 2 / shape.kv_heads;
-    return {cache.blocks,
-            block_bytes,
-            head * head_bytes,
-            block_bytes / 2 + head * head_bytes,
-            shape.dtype == DType::kF16,
-            shape.head_dim};
-  }
-
-  // The chunk of `head`'s positions that contains `position`, its results going to `partial`.
-  void AttendChunk(const AttentionTask& task, uint32_t head, uint32_t position, float* scores,
-                   const AttentionPartial& partial) const {
-    const uint32_t chunk_begin = position / kAttentionChunk * kAttentionChunk;
-    const uint32_t row = task.row(head);
-    kernels_.attention_chunk({HeadView(task.cache, head % task.cache.shape.kv_heads),
-                              task.rows.tables.data() + task.rows.places[row].table_begin,
-                              std::max(task.begin(head), chunk_begin),
-                              std::min(task.end(head), chunk_begin + kAttentionChunk),
-                              task.queries(), task.q.row(row) + task.offset(head), task.spec.scale,
-                              scores, partial.maximum, partial.sum, partial.values});
-  }
-
-  // Folds `partial` into the running total; `values` is where the total's are.
-  void Merge(const AttentionTask& task, const AttentionPartial& total,
-             const AttentionPartial& partial) const {
-    const uint32_t head_dim = task.cache.shape.head_dim;
-    for (uint32_t i = 0; i < task.queries(); ++i)
-      kernels_.attention_merge({total.maximum + i, total.sum + i,
-                                total.values + size_t{i} * head_dim, partial.maximum[i],
-                                partial.sum[i], partial.values + size_t{i} * head_dim, head_dim});
-  }
-
-  static void Normalise(const AttentionTask& task, const AttentionPartial& total, float* out) {
-    const uint32_t head_dim = task.cache.shape.head_dim;
-    for (uint32_t i = 0; i < task.queries(); ++i)
-      for (uint32_t d = 0; d < head_dim; ++d)
-        out[size_t{i} * head_dim + d] = total.values[size_t{i} * head_dim + d] / total.sum[i];
-  }
-
-  // One row, one key/value head, chunk after chunk.
-  void AttendOneHead(const AttentionTask& task, uint32_t head,
-                     const AttentionScratch::Worker& scratch) const {
-    const uint32_t end = task.end(head);
-    bool first = true;
-    for (uint32_t p = task.begin(head); p < end; p = (p / kAttentionChunk + 1) * kAttentionChunk) {
-      AttendChunk(task, head, p, scratch.scores, first ? scratch.total : scratch.partial);
-      if (!first) Merge(task, scratch.total, scratch.partial);
-      first = false;
-    }
-    Normalise(task, scratch.total, task.out.row(task.row(head)) + task.offset(head));
-  }
-
-  // Few rows with long contexts: the chunks are shared out, then merged in the same order.
-  void AttendByChunks(const AttentionTask& task, uint32_t heads, uint32_t chunks_max) {
-    attention_.ReservePartials(size_t{heads} * chunks_max);
-    pool_.ParallelFor(heads * chunks_max, [&](uint32_t tile, uint32_t worker) {
-      const uint32_t head = tile / chunks_max, chunk = tile % chunks_max;
-      const uint32_t first = task.begin(head) / kAttentionChunk;
-      if (chunk < first || chunk * kAttentionChunk >= task.end(head)) return;
-      AttendChunk(task, head, chunk * kAttentionChunk, attention_.worker(worker).scores,
-                  attention_.partial(tile));
-    });
-    for (uint32_t head = 0; head < heads; ++head) {
-      const uint32_t first = task.begin(head) / kAttentionChunk;
-      const uint32_t last = (task.end(head) - 1) / kAttentionChunk;
-      const AttentionPartial total = attention_.partial(size_t{head} * chunks_max + first);
-      for (uint32_t chunk = first + 1; chunk <= last; ++chunk)
-        Merge(task, total, attention_.partial(size_t{head} * chunks_max + chunk));
-      Normalise(task, total, task.out.row(task.row(head)) + task.offset(head));
-    }
-  }
-
   const Kernels& kernels_;
   const bool int8_;
   ThreadPool pool_;
   const std::shared_ptr<WeightArena> arena_ = std::make_shared<WeightArena>();
-  AttentionScratch attention_;
+  PagedAttention attention_;
 
   // The rounded inputs of the current product; grown to the largest step.
   std::vector<int8_t> q_;

@@ -29,6 +29,7 @@ namespace muselet::cpu {
 
 inline constexpr uint32_t kAttentionChunk = 256;  // positions
 inline constexpr uint32_t kKvBlockTokens = 16;
+inline constexpr uint32_t kConvertedTokens = 64;  // keys or values held as floats for many rows
 inline constexpr uint32_t kSegmentsMax = 64;
 // A block whose largest magnitude is not above this is rounded to zeros: 127 / it could overflow.
 inline constexpr float kQuantizeMin = 1e-30F;
@@ -68,19 +69,39 @@ struct KvHeadView {
   uint32_t head_dim = 0;
 };
 
-// The query heads that share a key/value head, over positions [begin, end) of one chunk.
+// Positions [begin, end).
+struct PositionRange {
+  uint32_t begin = 0;
+  uint32_t end = 0;
+};
+
+// What the calling thread reads next: a hint, nothing depends on it.
+struct KeysAhead {
+  const uint32_t* table = nullptr;  // null: nothing known
+  PositionRange range;
+  size_t key_offset = 0;
+};
+
+// The query heads that share a key/value head, for neighbouring rows of one sequence, over the
+// positions of one chunk. A lane is one query head of one row: lane r * queries + i. What a lane
+// gives does not depend on the other lanes.
 struct AttentionChunk {
   KvHeadView kv;
   const uint32_t* table = nullptr;  // of the sequence: block of position p at table[p / 16]
-  uint32_t begin = 0;               // begin / kAttentionChunk == (end - 1) / kAttentionChunk
-  uint32_t end = 0;
-  uint32_t queries = 0;      // query heads
-  const float* q = nullptr;  // [queries, D]
+  // [rows]: what each row sees of the chunk, never empty; begin and end never decrease from row to
+  // row, and begin / kAttentionChunk == (end - 1) / kAttentionChunk, the same in all.
+  const PositionRange* seen = nullptr;
+  uint32_t rows = 0;
+  uint32_t queries = 0;      // query heads of a row
+  const float* q = nullptr;  // row r: [queries, D] at q + r * q_stride
+  size_t q_stride = 0;
   float scale = 1.0F;
-  float* scores = nullptr;   // scratch [queries, kAttentionChunk]
-  float* maximum = nullptr;  // out [queries]: largest score
-  float* sum = nullptr;      // out [queries]: sum of exp(score - maximum)
-  float* values = nullptr;   // out [queries, D]: sum of exp(score - maximum) * value
+  float* scores = nullptr;     // scratch [lanes, kAttentionChunk]
+  float* converted = nullptr;  // scratch [kConvertedTokens, D]
+  float* maximum = nullptr;    // out [lanes]: largest score
+  float* sum = nullptr;        // out [lanes]: sum of exp(score - maximum)
+  float* values = nullptr;     // out [lanes, D]: sum of exp(score - maximum) * value
+  KeysAhead ahead;
 };
 
 // Folds a chunk's (maximum, sum, values [D]) into a running one, of one query head.

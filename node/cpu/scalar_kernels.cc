@@ -151,16 +151,18 @@ float CacheElement(const std::byte* at, bool half, size_t index) {
   return reinterpret_cast<const float*>(at)[index];
 }
 
-void AttentionOneQuery(const AttentionChunk& chunk, uint32_t query) {
+void AttendLane(const AttentionChunk& chunk, uint32_t row, uint32_t query) {
   const KvHeadView& kv = chunk.kv;
-  const float* q = chunk.q + static_cast<size_t>(query) * kv.head_dim;
-  float* scores = chunk.scores + static_cast<size_t>(query) * kAttentionChunk;
-  float* values = chunk.values + static_cast<size_t>(query) * kv.head_dim;
+  const auto [begin, end] = chunk.seen[row];
+  const size_t lane = static_cast<size_t>(row) * chunk.queries + query;
+  const float* q = chunk.q + row * chunk.q_stride + static_cast<size_t>(query) * kv.head_dim;
+  float* scores = chunk.scores + lane * kAttentionChunk;
+  float* values = chunk.values + lane * kv.head_dim;
   const auto block_of = [&](uint32_t position) {
     return kv.blocks + chunk.table[position / kKvBlockTokens] * kv.block_bytes;
   };
   float maximum = -INFINITY;
-  for (uint32_t p = chunk.begin; p < chunk.end; ++p) {
+  for (uint32_t p = begin; p < end; ++p) {
     const std::byte* keys = block_of(p) + kv.key_offset;
     float dot = 0.0F;
     for (uint32_t d = 0; d < kv.head_dim; ++d)
@@ -171,7 +173,7 @@ void AttentionOneQuery(const AttentionChunk& chunk, uint32_t query) {
   }
   float lanes[8] = {};
   std::fill_n(values, kv.head_dim, 0.0F);
-  for (uint32_t p = chunk.begin; p < chunk.end; ++p) {
+  for (uint32_t p = begin; p < end; ++p) {
     const float weight = Exp(scores[p % kAttentionChunk] - maximum);
     lanes[p % 8] += weight;
     const std::byte* row = block_of(p) + kv.value_offset;
@@ -180,12 +182,13 @@ void AttentionOneQuery(const AttentionChunk& chunk, uint32_t query) {
       values[d] = std::fma(weight, CacheElement(row, kv.half, index), values[d]);
     }
   }
-  chunk.maximum[query] = maximum;
-  chunk.sum[query] = AddLanes(lanes);
+  chunk.maximum[lane] = maximum;
+  chunk.sum[lane] = AddLanes(lanes);
 }
 
-void AttentionChunkAll(const AttentionChunk& chunk) {
-  for (uint32_t query = 0; query < chunk.queries; ++query) AttentionOneQuery(chunk, query);
+void AttendChunk(const AttentionChunk& chunk) {
+  for (uint32_t row = 0; row < chunk.rows; ++row)
+    for (uint32_t query = 0; query < chunk.queries; ++query) AttendLane(chunk, row, query);
 }
 
 void MergeChunk(const AttentionMerge& merge) {
@@ -212,8 +215,8 @@ void KvWriteOne(const KvWriteHead& head) {
   }
 }
 
-constexpr Kernels kScalar = {MatMulFloat, MatMulInt8,        QuantizeRow, RmsNormRow,
-                             SiluMul,     AttentionChunkAll, MergeChunk,  KvWriteOne};
+constexpr Kernels kScalar = {MatMulFloat, MatMulInt8,  QuantizeRow, RmsNormRow,
+                             SiluMul,     AttendChunk, MergeChunk,  KvWriteOne};
 
 }  // namespace
 

@@ -3,8 +3,10 @@
 //
 //   model_bench MODEL [--threads N] [--float32] [--isa scalar|avx2|avx512] [--json FILE]
 //               [--no-limits] [CASE...]
-//   CASE: decode:SEQUENCES:STEPS:POSITION or prefill:ROWS. Decode steps take one row of each
-//   sequence, the first at POSITION; a prompt is cut into the chunks that the server would make.
+//   CASE: decode:SEQUENCES:STEPS:POSITION, prefill:ROWS or mixed:SEQUENCES:ROWS:POSITION. Decode
+//   steps take one row of each sequence, the first at POSITION; a prompt is cut into the chunks
+//   that the server would make; a mixed step has a decode row of each sequence and ROWS of a
+//   prompt, at POSITION and after it.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -27,7 +29,8 @@ namespace {
 constexpr uint32_t kBlockTokens = 16;
 constexpr const char* kUsage =
     "usage: model_bench MODEL [--threads N] [--float32] [--isa scalar|avx2|avx512] [--json FILE] "
-    "[--no-limits] [decode:SEQUENCES:STEPS:POSITION|prefill:ROWS]...\n";
+    "[--no-limits] "
+    "[decode:SEQUENCES:STEPS:POSITION|prefill:ROWS|mixed:SEQUENCES:ROWS:POSITION]...\n";
 
 struct Case {
   std::string name;
@@ -35,6 +38,7 @@ struct Case {
   uint32_t steps = 1;
   uint32_t position = 0;
   uint32_t prefill_rows = 0;  // 0: decode
+  bool mixed = false;         // both
 };
 
 struct Arguments {
@@ -62,32 +66,49 @@ double CpuSeconds() {
          static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
+// Rows [position, position + rows) of the next sequence, whose blocks begin at `first_block`.
+void AddSlice(StepPlan& plan, uint32_t rows, uint32_t position, uint32_t first_block) {
+  const uint32_t used = (position + rows + kBlockTokens - 1) / kBlockTokens;
+  SequenceSlice slice;
+  slice.slot = static_cast<SequenceSlot>(plan.slices.size());
+  slice.first_position = position;
+  slice.row_begin = plan.row_count();
+  slice.row_count = rows;
+  slice.logits_rows = 1;
+  slice.table_begin = {static_cast<uint32_t>(plan.block_tables.size())};
+  slice.table_count = {used};
+  for (uint32_t b = 0; b < used; ++b) plan.block_tables.push_back(first_block + b);
+  for (uint32_t i = 0; i < rows; ++i)
+    plan.tokens.push_back(static_cast<TokenId>((plan.number * 31 + slice.slot * 7 + i) % 1000));
+  plan.slices.push_back(slice);
+}
+
 // One step: `sequences` slices of `rows` rows, the first at `position`. Every sequence has
 // `blocks` blocks of its own.
 StepPlan MakePlan(uint32_t sequences, uint32_t rows, uint32_t position, uint32_t blocks,
                   uint64_t number) {
   StepPlan plan;
   plan.number = number;
-  const uint32_t used = (position + rows + kBlockTokens - 1) / kBlockTokens;
-  for (uint32_t s = 0; s < sequences; ++s) {
-    SequenceSlice slice;
-    slice.slot = s;
-    slice.first_position = position;
-    slice.row_begin = plan.row_count();
-    slice.row_count = rows;
-    slice.logits_rows = 1;
-    slice.table_begin = {static_cast<uint32_t>(plan.block_tables.size())};
-    slice.table_count = {used};
-    for (uint32_t b = 0; b < used; ++b) plan.block_tables.push_back(s * blocks + b);
-    for (uint32_t i = 0; i < rows; ++i)
-      plan.tokens.push_back(static_cast<TokenId>((number * 31 + s * 7 + i) % 1000));
-    plan.slices.push_back(slice);
-  }
+  for (uint32_t s = 0; s < sequences; ++s) AddSlice(plan, rows, position, s * blocks);
   return plan;
+}
+
+// The same step some times over.
+std::vector<StepPlan> MixedPlans(const Case& wanted) {
+  constexpr uint32_t kDecodePosition = 200, kSteps = 16;
+  const uint32_t blocks = kDecodePosition / kBlockTokens + 1;
+  std::vector<StepPlan> plans;
+  for (uint32_t step = 0; step < kSteps; ++step) {
+    plans.push_back(MakePlan(wanted.sequences, 1, kDecodePosition, blocks, step + 1));
+    AddSlice(plans.back(), wanted.prefill_rows, wanted.position, wanted.sequences * blocks);
+    plans.back().slices.back().logits_rows = 0;
+  }
+  return plans;
 }
 
 // The plans of a case, in order.
 std::vector<StepPlan> Plans(const Case& wanted, const BatchOptions& batch) {
+  if (wanted.mixed) return MixedPlans(wanted);
   std::vector<StepPlan> plans;
   if (wanted.prefill_rows == 0) {
     const uint32_t blocks = (wanted.position + wanted.steps) / kBlockTokens + 1;
@@ -142,6 +163,11 @@ bool ParseCase(const std::string& text, Case* parsed) {
   if (std::sscanf(text.c_str(), "decode:%u:%u:%u%n", &parsed->sequences, &parsed->steps,
                   &parsed->position, &end) == 3)
     return whole() && parsed->sequences > 0 && parsed->steps > 0;
+  if (std::sscanf(text.c_str(), "mixed:%u:%u:%u%n", &parsed->sequences, &parsed->prefill_rows,
+                  &parsed->position, &end) == 3) {
+    parsed->mixed = true;
+    return whole() && parsed->sequences > 0 && parsed->prefill_rows > 0;
+  }
   return std::sscanf(text.c_str(), "prefill:%u%n", &parsed->prefill_rows, &end) == 1 && whole() &&
          parsed->prefill_rows > 0;
 }
@@ -191,7 +217,8 @@ Json Measure(Model& model, const Arguments& arguments, const MachineLimits& limi
       continue;
     }
     const double rate = timing->tokens / timing->seconds;
-    const double passes = wanted.prefill_rows > 0 ? wanted.prefill_rows : wanted.sequences;
+    double passes = wanted.prefill_rows > 0 ? wanted.prefill_rows : wanted.sequences;
+    if (wanted.mixed) passes += wanted.sequences;
     std::printf("%-18s %8.2f ms a step %8.1f tok/s  (%.2f s of processor time in %.2f s",
                 wanted.name.c_str(), timing->median_step_s * 1e3, rate, timing->cpu_seconds,
                 timing->seconds);
@@ -240,8 +267,8 @@ int Run(int argc, char** argv) {
                  {"numerics_id", info.numerics_id},
                  {"weight_bytes", info.weight_bytes},
                  {"parameter_count", info.parameter_count},
-                 {"kv_bytes_per_token", info.kv_bytes / (uint64_t{info.kv_groups[0].block_count} *
-                                                         info.block_tokens)},
+                 {"kv_bytes_per_token",
+                  info.kv_bytes / (uint64_t{info.kv_groups[0].block_count} * info.block_tokens)},
                  {"loaded_s", loaded_s},
                  {"read_bytes_per_s", limits.read_bytes_per_s},
                  {"f32_flops", limits.f32_flops},

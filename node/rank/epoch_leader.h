@@ -64,11 +64,12 @@ struct EpochEvent {
     kForming,  // all have joined
     kFormed,   // steps may be submitted
     kDone,     // the oldest outstanding step
+    kLeft,     // a rank that had joined is gone before there was an epoch
     kLost,     // the epoch is over; all that is outstanding is lost with it
   };
   Kind kind;
   uint64_t epoch = 0;
-  uint32_t rank = 0;                  // kJoined, kLost: which
+  uint32_t rank = 0;                  // kJoined, kLeft, kLost: which
   RankLoss loss = RankLoss::kSilent;  // kLost
   bool was_formed = false;            // kLost: else it ended before it was formed
   std::string text;
@@ -101,8 +102,8 @@ class EpochLeader {
   // is counted afresh, because what the ranks said is still unread.
   EpochOutput OnTick(int64_t now_us);
 
-  // The next step of the epoch, to all ranks. REQUIRES: formed(), fewer than kRankStepsMax are
-  // outstanding.
+  // The next step of the epoch, to all ranks. REQUIRES: formed(). A rank that is kRankStepsMax
+  // steps behind is lost by it.
   EpochOutput Submit(const StepPlan& plan, const std::vector<SlotStart>& starts, int64_t now_us);
   // Ends the epoch on purpose: the ranks are told and may exit.
   EpochOutput Leave(const std::string& reason);
@@ -110,6 +111,8 @@ class EpochLeader {
   bool formed() const { return state_ == State::kRunning; }
   uint64_t epoch() const { return epoch_; }  // the last one; 0 = none yet
   uint32_t joined_count() const;
+  // Who has not joined, or is not ready yet: "rank 1 (node n1), rank 3 (node n1)".
+  std::string missing() const;
   size_t outstanding_count() const { return steps_.size(); }
 
  private:
@@ -121,7 +124,8 @@ class EpochLeader {
   struct Member {
     bool joined = false;
     std::string peer;
-    RankJoin join;
+    RankJoin join;                // the last one, also when it is gone
+    uint64_t session_formed = 0;  // of this process: used up by a Form
     int64_t heard_us = 0;
     bool ready = false;
     uint64_t done = 0;        // steps of this epoch
@@ -140,7 +144,8 @@ class EpochLeader {
   void OnJoin(const std::string& peer, RankJoin join, int64_t now_us, EpochOutput& out);
   // Why it cannot be a rank of this replica; "" if it can.
   std::string Misfit(const RankJoin& join) const;
-  bool MayReplace(Member& member, const std::string& peer, int64_t now_us);
+  void OnSecond(Member& member, const std::string& peer, const RankJoin& join, int64_t now_us,
+                EpochOutput& out);
   void Refuse(const std::string& peer, const RankJoin& join, const std::string& reason,
               int64_t now_us, EpochOutput& out);
   void FormIfComplete(int64_t now_us, EpochOutput& out);
@@ -156,12 +161,13 @@ class EpochLeader {
   void Lose(Member& member, RankLoss loss, const std::string& text, int64_t now_us,
             EpochOutput& out);
   void Forget(Member& member);
+  void Tell(EpochEvent::Kind kind, const Member& member, std::string text, EpochOutput& out) const;
+  Member* Slowest();
 
   Member* Find(const std::string& peer);
   uint32_t RankOf(const Member& member) const;
   std::string NameOf(const Member& member) const;  // "rank 1 (node n1, host h, pid 7)"
-  std::string Missing() const;
-  std::vector<std::string> Peers() const;  // of the joined
+  std::vector<std::string> Peers() const;          // of the joined
 
   const EpochPlan plan_;
   const EpochTiming timing_;

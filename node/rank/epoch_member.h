@@ -74,8 +74,8 @@ class EpochMember {
   // back as a kValue event, as it does on the other ranks.
   Result<MemberOutput> Put(uint64_t epoch, const std::string& key, std::string value);
   MemberOutput GroupsMade(uint64_t epoch);
-  // The step that was begun first is over; `done` has all but the epoch's number from the owner.
-  MemberOutput Done(uint64_t epoch, RankDone done, int64_t now_us);
+  // The oldest step that is not done is; `done` needs no numbers. REQUIRES: there is one.
+  MemberOutput Done(uint64_t epoch, RankDone done);
   // The rank cannot go on in this epoch: its groups cannot be made, or broke.
   MemberOutput Fail(uint64_t epoch, const std::string& reason, int64_t now_us);
   // After kEnd: nothing of the epoch is left here.
@@ -95,8 +95,6 @@ class EpochMember {
   void On(RankValue value, MemberOutput& out);
   void On(const RankStart& start, int64_t now_us, MemberOutput& out);
   void On(RankStep step, int64_t now_us, MemberOutput& out);
-  void On(const RankAbort& abort, int64_t now_us, MemberOutput& out);
-  void On(const RankRefused& refused, MemberOutput& out);
   void On(const LeaderAlive& alive, int64_t now_us, MemberOutput& out);
   void Join(int64_t now_us, MemberOutput& out);
   void TickJoining(int64_t now_us, MemberOutput& out);
@@ -116,8 +114,11 @@ class EpochMember {
   bool answered_ = false;     // this session's Join
   std::string waiting_for_;   // as the leader says
   int64_t next_send_us_ = 0;  // Join or Alive
-  int64_t deadline_us_ = 0;   // kJoining: to say what it waits for; kForming: of the leader;
-                              // kEnding: to exit
+  // kJoining: to say what it waits for; kEnding: to exit.
+  int64_t deadline_us_ = 0;
+  int64_t began_us_ = 0;        // the epoch
+  int64_t retry_us_ = 0;        // no Join before this
+  int64_t retry_pause_us_ = 0;  // after the last epoch
   int64_t last_tick_us_ = 0;
 };
 

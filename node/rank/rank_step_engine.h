@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "comms/message_socket.h"
@@ -29,6 +30,9 @@ struct RankStepEngineOptions {
   uint32_t rows_max = 0;  // BatchOptions::step_tokens_max
   EpochTiming timing;
 };
+
+// The words for RankMetrics.
+std::vector<std::string> RankLossNames();
 
 class RankStepEngine : public StepEngine {
  public:

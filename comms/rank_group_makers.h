@@ -21,6 +21,10 @@ struct RankGroupSpec {
   int64_t deadline_us = 0;  // for making it, of the monotonic clock
 };
 
+// kInvalidArgument: no members, more than kRankMembersMax (comms/rank_tree), a rank beyond them, or
+// no name.
+Status ValidateRankGroupSpec(const RankGroupSpec& spec);
+
 // Members on one host, as processes or threads. The memory has a random name, mode 0600, and no
 // name any more once all have joined.
 Result<std::unique_ptr<RankGroup>> MakeSharedMemoryGroup(const RankGroupSpec& spec,

@@ -5,14 +5,18 @@
 #include <utility>
 
 #include "base/log.h"
+#include "node/engine/local_step_engine.h"
 #include "node/gateway/api_keys.h"
 #include "node/load_progress.h"
 #include "node/model/load_model.h"
+#include "node/sharded_replica.h"
+#include "node/wire_security.h"
 
 namespace muselet {
 namespace {
 
 constexpr int64_t kDrainPollUs = 10'000;
+constexpr int64_t kStopTimeoutUs = 10'000'000;
 
 std::vector<std::string> ModelIds(const ClusterConfig& config) {
   std::vector<std::string> ids;
@@ -78,7 +82,7 @@ Endpoints Endpoints::InProcess(const ClusterConfig& config) {
 Endpoints Endpoints::OfConfig(const ClusterConfig& config) {
   Endpoints endpoints;
   for (const SchedulerEntry& scheduler : config.schedulers) {
-    endpoints.schedulers.push_back(scheduler.rpc);
+    endpoints.schedulers.push_back(ConnectEndpoint(scheduler));
   }
   return endpoints;
 }
@@ -172,6 +176,7 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
                                                    const ServedModels& models,
                                                    ProcessContext& process) {
   std::unique_ptr<NodeRole> role(new NodeRole(entry.name));
+  role->threads_per_rank_ = ThreadsPerRank(config, entry, endpoints.in_process);
   // The admin port is bound first: a taken one is told before weights are loaded.
   if (!entry.metrics.empty()) {
     NodeRole* node = role.get();
@@ -183,19 +188,71 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
   }
   for (const ReplicaEntry& replica : config.replicas) {
     if (std::find(replica.on.begin(), replica.on.end(), entry.name) == replica.on.end()) continue;
-    RETURN_IF_ERROR(role->AddReplica(config, entry, replica, endpoints, models, process));
+    const auto add = IsSharded(replica) ? &NodeRole::AddShardedReplica : &NodeRole::AddReplica;
+    RETURN_IF_ERROR((role.get()->*add)(config, entry, replica, endpoints, models, process));
   }
   return role;
 }
+
+NodeRole::NodeRole(const std::string& name)
+    : name_(name),
+      loop_("node-" + name),
+      children_(std::make_unique<RankChildren>(loop_.loop(), RankChildrenOptions{})) {}
 
 Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
                             const ReplicaEntry& replica, const Endpoints& endpoints,
                             const ServedModels& models, ProcessContext& process) {
   LoadProgressDisplay progress(replica.model);
+  EngineOptions options = config.engine;
+  options.cpu.threads = threads_per_rank_;
   ASSIGN_OR_RETURN(std::shared_ptr<Model> model,
-                   LoadModel(models.checkpoint(replica.model), config.engine,
+                   LoadModel(models.checkpoint(replica.model), options,
                              [&](uint64_t done, uint64_t total) { progress.Update(done, total); }));
-  const ModelInfo info = model->info();
+  ReplicaSummary summary{replica.name, replica.model, model->info(), {}, {}};
+  return Serve(config, entry, replica, endpoints,
+               std::make_unique<LocalStepEngine>(std::move(model),
+                                                 config.engine.batch.sequences_max, Clock::Real()),
+               std::move(summary), process);
+}
+
+Status NodeRole::AddShardedReplica(const ClusterConfig& config, const NodeEntry& entry,
+                                   const ReplicaEntry& replica, const Endpoints& endpoints,
+                                   const ServedModels& models, ProcessContext& process) {
+  const std::shared_ptr<const Checkpoint> checkpoint = models.checkpoint(replica.model);
+  Result<ShardPlan> plan = MakeShardPlan(*checkpoint, ShardSpecOf(replica));
+  if (!plan.ok()) return plan.status().WithContext("replica " + replica.name);
+  std::string leader = LeaderEndpoint(config, replica);
+  if (LeaderOf(replica) == entry.name) {
+    ASSIGN_OR_RETURN(RankStepEngineOptions options,
+                     LeaderOptions(config, replica, *plan, *checkpoint));
+    ReplicaSummary summary{replica.name, replica.model, options.info, std::move(*plan), {}};
+    for (const RankPlacement& place : PlaceRanks(config, replica)) {
+      summary.places.push_back(place.node + " " + place.device);
+    }
+    auto metrics =
+        std::make_unique<RankMetrics>(process.metrics, entry.name, replica.name, RankLossNames());
+    ASSIGN_OR_RETURN(std::unique_ptr<RankStepEngine> engine,
+                     RankStepEngine::Make(std::move(options), process.wire, *metrics));
+    RankStepEngine* const ranks = engine.get();
+    leader = ranks->endpoint();
+    RETURN_IF_ERROR(
+        Serve(config, entry, replica, endpoints, std::move(engine), std::move(summary), process));
+    replicas_.back().ranks = ranks;
+    replicas_.back().rank_metrics = std::move(metrics);
+  }
+  // Once the loop turns: a child lives no longer than the thread that starts it.
+  loop_.loop().Post(
+      [this, specs = RanksOnNode(config, replica, entry, leader, endpoints.in_process)] {
+        for (const RankChildSpec& spec : specs) children_->Add(spec);
+      });
+  return OkStatus();
+}
+
+Status NodeRole::Serve(const ClusterConfig& config, const NodeEntry& entry,
+                       const ReplicaEntry& replica, const Endpoints& endpoints,
+                       std::unique_ptr<StepEngine> engine, ReplicaSummary summary,
+                       ProcessContext& process) {
+  const ModelInfo& info = summary.info;
   RegisterModelInfo(process.metrics, {replica.model, info.architecture, info.model_digest,
                                       info.numerics_id, static_cast<double>(info.weight_bytes),
                                       static_cast<double>(info.context_tokens)});
@@ -212,14 +269,15 @@ Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
   options.silence_max_us = SilenceMaxUs(config);
   options.local = {entry.name, process.instance};
   options.software_version = process.version;
-  ASSIGN_OR_RETURN(added.server, ReplicaServer::Start(options, std::move(model), loop_.loop(),
+  ASSIGN_OR_RETURN(added.server, ReplicaServer::Start(options, std::move(engine), loop_.loop(),
                                                       process.wire, *added.metrics));
-  LogInfo("loaded", {{"replica", replica.name},
-                     {"model", replica.model},
-                     {"numerics", info.numerics_id},
-                     {"weight_bytes", info.weight_bytes}});
+  const bool sharded = !summary.shards.ranks.empty();
+  LogInfo(sharded ? "waits for its ranks" : "loaded", {{"replica", replica.name},
+                                                       {"model", replica.model},
+                                                       {"numerics", info.numerics_id},
+                                                       {"weight_bytes", info.weight_bytes}});
   replicas_.push_back(std::move(added));
-  summaries_.push_back({replica.name, replica.model, info});
+  summaries_.push_back(std::move(summary));
   return OkStatus();
 }
 
@@ -245,12 +303,19 @@ Status NodeRole::Live() const {
 }
 
 Status NodeRole::Ready() const {
-  if (replicas_.empty()) return Unavailable("no replica is loaded on this node");
+  const Status children = children_->Ready();
+  if (replicas_.empty()) {
+    return children_->empty() ? Unavailable("no replica is loaded on this node") : children;
+  }
   for (const Replica& replica : replicas_) {
     const ReplicaHealth health = replica.server->Health();
     const std::string& name = replica.server->info().replica;
-    if (health.draining) return Unavailable(name + " is draining");
-    if (!health.ready) return Unavailable(name + " cannot produce a token now");
+    if (!health.ready && replica.ranks != nullptr && !health.draining) {
+      RETURN_IF_ERROR(children);
+      const std::string missing = replica.ranks->waiting_for();
+      if (!missing.empty()) return Unavailable(name + " " + missing);
+    }
+    if (!health.ready) return Unavailable(health.reason);
     if (health.schedulers_connected == 0) return Unavailable(name + " has found no scheduler yet");
   }
   return OkStatus();
@@ -258,10 +323,13 @@ Status NodeRole::Ready() const {
 
 void NodeRole::Stop() {
   // Goodbye is said while the loop still turns.
-  const Status asked = loop_.Ask([this] {
-    for (Replica& replica : replicas_) replica.server->Stop();
-    return OkStatus();
-  });
+  const Status asked = loop_.Ask(
+      [this] {
+        for (Replica& replica : replicas_) replica.server->Stop();
+        children_->Stop();
+        return OkStatus();
+      },
+      kStopTimeoutUs);
   if (!asked.ok()) LogWarn("stopping without a goodbye", {{"reason", asked.message()}});
   loop_.Stop();
 }

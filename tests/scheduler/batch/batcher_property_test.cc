@@ -32,10 +32,18 @@ struct Told {
 };
 
 class World {
+  struct Outstanding {
+    uint64_t number;
+    StepResult result;
+    std::map<uint64_t, uint32_t> runs;  // of groups: where the run's slice ends
+  };
+
  public:
-  World(const BatchOptions& options, const KvPoolShape& shape, uint32_t context, uint32_t seed)
+  World(const BatchOptions& options, const KvPoolShape& shape, uint32_t context, uint32_t seed,
+        uint32_t groups = 1)
       : shape_(shape),
-        batcher_(options, {kVocab, context, shape}),
+        groups_(groups),
+        batcher_(options, {kVocab, context, shape, groups}),
         toy_(shape, kVocab),
         random_(seed) {}
 
@@ -96,8 +104,9 @@ class World {
     EXPECT_TRUE(batcher_.BlocksAddUp());
     CheckRuns(plan);
     if (plan.empty()) return false;
-    Outstanding step{plan.number, {}};
+    Outstanding step{plan.number, {}, {}};
     CheckPlan(plan);
+    if (groups_ > 1) CheckGroup(plan, &step);
     std::vector<uint64_t> states = toy_.Run(plan);
     size_t next = 0;
     for (const SequenceSlice& slice : plan.slices) {
@@ -132,6 +141,23 @@ class World {
     EXPECT_EQ(rows, plan.row_count());
   }
 
+  // Every token is known, and a sequence stands in several plans only with chunks of its prompt.
+  void CheckGroup(const StepPlan& plan, Outstanding* step) {
+    for (const TokenId token : plan.tokens) EXPECT_NE(token, kTokenFromEarlierPlan);
+    for (const SequenceSlice& slice : plan.slices) {
+      const Sequence& sequence = batcher_.InSlot(slice.slot);
+      const bool decode = slice.first_position >= sequence.prefill_end;
+      for (const Outstanding& other : outstanding_) {
+        const auto found = other.runs.find(sequence.run);
+        if (found == other.runs.end()) continue;
+        EXPECT_FALSE(decode) << "a decode in two plans";
+        EXPECT_LE(found->second, slice.first_position);
+        ++chunks_behind_;
+      }
+      step->runs[sequence.run] = slice.first_position + slice.row_count;
+    }
+  }
+
   // A sequence stands in a plan once, and none is paused and started again for one and the same.
   void CheckRuns(const StepPlan& plan) {
     const std::map<uint64_t, uint64_t> before = std::exchange(runs_, {});
@@ -154,6 +180,18 @@ class World {
     now_us_ += 1000;
     batcher_.Commit(step.number, step.result, 500 + Random(5000), now_us_);
     TakeUpdates();
+    EXPECT_TRUE(batcher_.BlocksAddUp());
+  }
+
+  // Neither KV nor what is outstanding survives.
+  void Lose() {
+    losses_in_run_ += batcher_.running_count();
+    batcher_.Reset();
+    outstanding_.clear();
+    runs_.clear();
+    toy_ = ToyKv(shape_, kVocab);
+    EXPECT_EQ(batcher_.running_count(), 0U);
+    EXPECT_EQ(batcher_.cache().held_count(), 0U);
     EXPECT_TRUE(batcher_.BlocksAddUp());
   }
 
@@ -202,13 +240,12 @@ class World {
   size_t outstanding_count() const { return outstanding_.size(); }
   const Batcher& batcher() const { return batcher_; }
   uint64_t live_cancels() const { return live_cancels_; }
+  uint64_t losses_in_run() const { return losses_in_run_; }
+  uint64_t chunks_behind() const { return chunks_behind_; }
 
  private:
-  struct Outstanding {
-    uint64_t number;
-    StepResult result;
-  };
   KvPoolShape shape_;
+  uint32_t groups_;
   Batcher batcher_;
   ToyKv toy_;
   std::mt19937 random_;
@@ -216,6 +253,8 @@ class World {
   std::map<SequenceId, Told> told_;
   std::map<uint64_t, uint64_t> runs_;  // of what runs in the last plan, by serial
   uint64_t live_cancels_ = 0;          // of sequences that had not ended
+  uint64_t losses_in_run_ = 0;         // runs that a loss of KV ended
+  uint64_t chunks_behind_ = 0;         // behind an outstanding one of the same prompt
   int64_t now_us_ = 1;
 };
 
@@ -348,6 +387,51 @@ TEST(BatcherProperty, CancelAtEveryPointFreesWhatWasTaken) {
       world.Check();
     }
   }
+}
+
+// Groups of sequences, KV that is lost at any moment, or both.
+TEST(BatcherProperty, TokensDoNotDependOnGroupsOrOnLosses) {
+  uint64_t losses = 0;
+  uint64_t behind = 0;
+  uint64_t pauses = 0;
+  for (uint32_t seed = 1; seed <= testing::SeedCount(1500); ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    BatchOptions options;
+    options.sequences_max = 1 + random() % 9;
+    options.step_tokens_max = 1 + random() % 64;
+    options.prefill_chunk_max = 1 + random() % 40;
+    options.prefix_cache = random() % 4 != 0;
+    options.resume_tokens_min = random() % 20;
+    KvPoolShape shape{16, {{static_cast<uint32_t>(8 + random() % 24), 0}}};
+    if (random() % 2 == 0)
+      shape.groups.push_back(
+          {static_cast<uint32_t>(3 + random() % 18), static_cast<uint32_t>(1 + random() % 40)});
+    const uint32_t groups = 1 + random() % 5;
+    const uint32_t plans_max = groups == 1 ? 2 : groups;
+    const uint32_t loss_every = random() % 3 == 0 ? 0 : 10 + random() % 100;
+    World world(options, shape, 160, seed, groups);
+    uint64_t admitted = 0;
+    bool losing = loss_every > 0;
+    for (int turn = 0; turn < 40'000; ++turn) {
+      if (admitted < 10 && world.Random(4) == 0) world.Admit(admitted++);
+      if (world.Random(60) == 0) world.Cancel(world.Random(10));
+      if (losing && world.Random(loss_every) == 0) world.Lose();
+      if (world.outstanding_count() < plans_max) world.Plan();
+      if (world.outstanding_count() > 0 && world.Random(2) == 0) world.Commit();
+      if (HasFailure()) return;
+      if (turn == 3000) losing = false;
+      if (admitted == 10 && world.batcher().idle() && world.outstanding_count() == 0) break;
+    }
+    world.Check();
+    if (HasFailure()) return;
+    losses += world.losses_in_run();
+    behind += world.chunks_behind();
+    pauses += world.batcher().counters().pauses;
+  }
+  EXPECT_GT(losses, 3000U);
+  EXPECT_GT(behind, 1000U);
+  EXPECT_GT(pauses, 100U);
 }
 
 }  // namespace

@@ -5,8 +5,11 @@
 //   admit NAME prompt=A..B max=N [class= surface= end= timeout= attempt= generated=A..B ...]
 //   cancel NAME [attempt=N]
 //   plan [t=US]               "plan K", then a line a slice: NAME [first,end) blocks, * if it
-//   samples commit K [us=US tokens=A,B,...]   tokens of the sampling slices in order (default 50,
-//   51, ...) fail K state                     counts
+//                             samples
+//   commit K [us=US tokens=A,B,...]  tokens of the sampling slices in order (default 50, 51, ...)
+//   fail K
+//   reset                     all KV is lost
+//   state                     counts
 // Updates follow as "NAME #index: tokens, finish".
 #include <gtest/gtest.h>
 
@@ -76,6 +79,7 @@ class Conversation {
     if (verb == "plan") return Plan();
     if (verb == "commit") return Commit(std::stoull(name));
     if (verb == "fail") return batcher_->Fail(std::stoull(name), Internal("device lost"));
+    if (verb == "reset") return batcher_->Reset();
     if (verb == "state") return State();
     out_ << "unknown command " << verb << "\n";
   }
@@ -99,6 +103,7 @@ class Conversation {
       model.kv.groups.push_back({static_cast<uint32_t>(Number("window_blocks", 16)),
                                  static_cast<uint32_t>(Number("window", 16))});
     }
+    model.sequence_groups = static_cast<uint32_t>(Number("groups", 1));
     batcher_ = std::make_unique<Batcher>(options, model);
     samples_.clear();
   }

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "comms/codec.h"
+#include "comms/key_guard.h"
 #include "comms/socket_pump.h"
 
 namespace muselet {
@@ -63,7 +64,7 @@ class RouterServer final : public MessageServer {
  public:
   RouterServer(EventLoop& loop, WireContext& context, const LocalPeer& local, Handler handler,
                const WireLimits& limits)
-      : pump_(std::make_shared<SocketPump>(loop, context.zmq(), zmq::socket_type::router, limits)),
+      : pump_(std::make_shared<SocketPump>(loop, context, zmq::socket_type::router, limits)),
         handler_(std::make_shared<Handler>(std::move(handler))),
         writer_(local, limits.message_bytes_max),
         bytes_max_(limits.message_bytes_max) {}
@@ -113,7 +114,7 @@ class DealerClient final : public MessageClient {
  public:
   DealerClient(EventLoop& loop, WireContext& context, const LocalPeer& local, std::string endpoint,
                Handler handler, const WireLimits& limits)
-      : pump_(std::make_shared<SocketPump>(loop, context.zmq(), zmq::socket_type::dealer, limits)),
+      : pump_(std::make_shared<SocketPump>(loop, context, zmq::socket_type::dealer, limits)),
         handler_(std::make_shared<Handler>(std::move(handler))),
         writer_(local, limits.message_bytes_max),
         bytes_max_(limits.message_bytes_max),
@@ -170,7 +171,24 @@ WireContext::WireContext() : context_(std::make_unique<zmq::context_t>(kIoThread
   google::protobuf::SetLogHandler(nullptr);
 }
 
-WireContext::~WireContext() = default;
+WireContext::~WireContext() {
+  if (guard_ != nullptr) context_->shutdown();  // ends the guard's thread
+}
+
+uint64_t WireContext::refused() const {
+  return guard_ == nullptr ? 0 : guard_->refused();
+}
+
+Status WireContext::Secure(const WireSecurity& security) {
+  RETURN_IF_ERROR(CheckWireKeysWork());
+  try {
+    guard_ = std::make_unique<KeyGuard>(*context_, security);
+  } catch (const zmq::error_t& error) {
+    return Unavailable(std::string("the wires cannot be secured: ") + error.what());
+  }
+  keys_ = security.own;
+  return OkStatus();
+}
 
 Result<std::unique_ptr<MessageServer>> MessageServer::Bind(EventLoop& loop, WireContext& context,
                                                            const LocalPeer& local,

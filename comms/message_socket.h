@@ -16,12 +16,15 @@
 #include "base/messages.h"
 #include "base/status.h"
 #include "comms/event_loop.h"
+#include "comms/wire_keys.h"
 
 namespace zmq {
 class context_t;
 }
 
 namespace muselet {
+
+class KeyGuard;
 
 // The ZeroMQ context of the process; owns its I/O thread. Outlives all sockets made from it. Roles
 // in one process share it, which is what makes inproc:// work.
@@ -31,8 +34,20 @@ class WireContext {
   ~WireContext();
   zmq::context_t& zmq() { return *context_; }
 
+  // From now on tcp:// wires off loopback are encrypted, and sockets that are bound there admit
+  // known keys only. Endpoints that were bound so carry the own public key, tcp://HOST:PORT#KEY;
+  // clients take it from there, or else expect the own one. Once, before sockets are made.
+  // kUnavailable if libzmq cannot do it.
+  Status Secure(const WireSecurity& security);
+  // nullptr: wires are plain.
+  const WireKeyPair* keys() const { return guard_ == nullptr ? nullptr : &keys_; }
+  // Connections that were refused for their keys so far. Any thread.
+  uint64_t refused() const;
+
  private:
   std::unique_ptr<zmq::context_t> context_;
+  WireKeyPair keys_;
+  std::unique_ptr<KeyGuard> guard_;
 };
 
 // Who is sending: stamped on every envelope.

@@ -14,7 +14,7 @@ class PumpedDealer final : public RawDealer {
  public:
   PumpedDealer(EventLoop& loop, WireContext& context, std::string endpoint, Handler handler,
                const WireLimits& limits)
-      : pump_(std::make_shared<SocketPump>(loop, context.zmq(), zmq::socket_type::dealer, limits)),
+      : pump_(std::make_shared<SocketPump>(loop, context, zmq::socket_type::dealer, limits)),
         handler_(std::make_shared<Handler>(std::move(handler))),
         endpoint_(std::move(endpoint)),
         bytes_max_(limits.message_bytes_max) {}

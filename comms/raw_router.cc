@@ -11,13 +11,15 @@ namespace {
 
 class PumpedRouter final : public RawRouter {
  public:
-  PumpedRouter(EventLoop& loop, WireContext& context, Handler handler, const WireLimits& limits)
-      : pump_(std::make_shared<SocketPump>(loop, context.zmq(), zmq::socket_type::router, limits)),
+  PumpedRouter(EventLoop& loop, WireContext& context, Handler handler, const WireLimits& limits,
+               WireAudience audience)
+      : pump_(std::make_shared<SocketPump>(loop, context, zmq::socket_type::router, limits)),
+        audience_(audience),
         handler_(std::make_shared<Handler>(std::move(handler))) {}
   ~PumpedRouter() override { pump_->Close(); }
 
   Status Bind(const std::string& endpoint) {
-    ASSIGN_OR_RETURN(endpoint_, pump_->Bind(endpoint));
+    ASSIGN_OR_RETURN(endpoint_, pump_->Bind(endpoint, audience_));
     pump_->Start([handler = handler_](std::vector<std::string>& frames) {
       const bool delimited = frames.size() == 3 && frames[1].empty();
       if (frames.size() != 2 && !delimited) return;
@@ -47,6 +49,7 @@ class PumpedRouter final : public RawRouter {
 
  private:
   std::shared_ptr<SocketPump> pump_;
+  WireAudience audience_;
   std::shared_ptr<Handler> handler_;
   std::string endpoint_;
 };
@@ -55,9 +58,11 @@ class PumpedRouter final : public RawRouter {
 
 Result<std::unique_ptr<RawRouter>> RawRouter::Bind(EventLoop& loop, WireContext& context,
                                                    const std::string& endpoint, Handler handler,
-                                                   const WireLimits& limits) {
+                                                   const WireLimits& limits,
+                                                   WireAudience audience) {
   try {
-    auto router = std::make_unique<PumpedRouter>(loop, context, std::move(handler), limits);
+    auto router =
+        std::make_unique<PumpedRouter>(loop, context, std::move(handler), limits, audience);
     RETURN_IF_ERROR(router->Bind(endpoint));
     return std::unique_ptr<RawRouter>(std::move(router));
   } catch (const zmq::error_t& error) {

@@ -27,10 +27,11 @@ class RawRouter {
   // messages are dropped.
   using Handler = std::function<void(const RawPeer& peer, std::string body)>;
 
-  // Faults as MessageServer::Bind.
+  // Faults as MessageServer::Bind. `audience`: who may connect where wires are secured.
   static Result<std::unique_ptr<RawRouter>> Bind(EventLoop& loop, WireContext& context,
                                                  const std::string& endpoint, Handler handler,
-                                                 const WireLimits& limits = {});
+                                                 const WireLimits& limits = {},
+                                                 WireAudience audience = WireAudience::kMembers);
   virtual ~RawRouter() = default;
   // Where others connect: the endpoint with the port that was really bound.
   virtual const std::string& endpoint() const = 0;

@@ -3,12 +3,16 @@
 #include <zmq.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <utility>
 
+#include "base/log.h"
 #include "base/types.h"
+#include "comms/key_guard.h"
+#include "comms/wire_endpoint.h"
 
 namespace muselet {
 namespace {
@@ -53,6 +57,27 @@ std::string FixOf(int error, const std::string& endpoint) {
   }
 }
 
+constexpr int kHandshakeFaults = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+
+std::string HandshakeFault(int event, int detail) {
+  if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) {
+    return "our key is not known at the other end";
+  }
+  if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
+    return std::string("the other end broke it off: ") + zmq_strerror(detail);
+  }
+  switch (detail) {
+    case ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+      return "one end has keys and the other has none (security.key_file)";
+    case ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+      return "the two ends do not mean the same key";
+    default:
+      return "the other end speaks another protocol";
+  }
+}
+
 Status EndpointFault(const char* verb, const std::string& endpoint, int error) {
   const std::string message = std::string("cannot ") + verb + " " + endpoint + ": " +
                               zmq_strerror(error) + FixOf(error, endpoint);
@@ -79,9 +104,9 @@ Status CheckPort(const std::string& endpoint) {
 
 }  // namespace
 
-SocketPump::SocketPump(EventLoop& loop, zmq::context_t& context, zmq::socket_type type,
+SocketPump::SocketPump(EventLoop& loop, WireContext& context, zmq::socket_type type,
                        const WireLimits& limits)
-    : loop_(loop), context_(context), socket_(context, type) {
+    : loop_(loop), context_(context), socket_(context.zmq(), type) {
   SetOptions(socket_, limits);
   if (type == zmq::socket_type::router) {
     socket_.set(zmq::sockopt::router_mandatory, 1);
@@ -96,33 +121,70 @@ SocketPump::~SocketPump() {
 
 void SocketPump::OpenMonitor() {
   const std::string address = "inproc://monitor." + RequestId::Random().ToString();
-  const int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED;
+  const int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | kHandshakeFaults;
   if (zmq_socket_monitor(socket_.handle(), address.c_str(), events) != 0) throw zmq::error_t();
-  monitor_.emplace(context_, zmq::socket_type::pair);
+  monitor_.emplace(context_.zmq(), zmq::socket_type::pair);
   monitor_->set(zmq::sockopt::linger, 0);
   monitor_->connect(address);
 }
 
-Result<std::string> SocketPump::Bind(const std::string& endpoint) {
+Status SocketPump::SecureServer(WireAudience audience) {
+  namespace opt = zmq::sockopt;
+  try {
+    socket_.set(opt::curve_server, 1);
+    socket_.set(opt::curve_secretkey, context_.keys()->secret_key);
+    socket_.set(opt::zap_domain, std::string(KeyGuard::Domain(audience)));
+    return OkStatus();
+  } catch (const zmq::error_t& error) {
+    return InvalidArgument(std::string("the key of this process cannot be used: ") + error.what());
+  }
+}
+
+Status SocketPump::SecureClient(const std::string& server_key) {
+  namespace opt = zmq::sockopt;
+  const WireKeyPair& own = *context_.keys();
+  try {
+    socket_.set(opt::curve_publickey, own.public_key);
+    socket_.set(opt::curve_secretkey, own.secret_key);
+    socket_.set(opt::curve_serverkey, server_key.empty() ? own.public_key : server_key);
+    return OkStatus();
+  } catch (const zmq::error_t& error) {
+    return InvalidArgument("the key of " + endpoint_ + " cannot be used: " + error.what());
+  }
+}
+
+Result<std::string> SocketPump::Bind(const std::string& endpoint, WireAudience audience) {
   RETURN_IF_ERROR(CheckPort(endpoint));
+  const bool secured = context_.keys() != nullptr && !IsLoopbackEndpoint(endpoint);
+  if (secured) RETURN_IF_ERROR(SecureServer(audience));
   if (zmq_bind(socket_.handle(), WithWildcardPort(endpoint).c_str()) != 0)
     return EndpointFault("listen on", endpoint, zmq_errno());
   try {
-    return socket_.get(zmq::sockopt::last_endpoint);
+    endpoint_ = socket_.get(zmq::sockopt::last_endpoint);
+    return secured ? WithServerKey(endpoint_, context_.keys()->public_key) : endpoint_;
   } catch (const zmq::error_t& error) {
     return Internal("cannot read the bound address of " + endpoint + ": " + error.what());
   }
 }
 
 Status SocketPump::Connect(const std::string& endpoint, const std::string& identity) {
-  RETURN_IF_ERROR(CheckPort(endpoint));
+  const WireEndpoint target = ParseWireEndpoint(endpoint);
+  endpoint_ = target.address;
+  RETURN_IF_ERROR(CheckPort(endpoint_));
+  if (context_.keys() != nullptr) {
+    const bool secured = !target.server_key.empty() || !IsLoopbackEndpoint(endpoint_);
+    if (secured) RETURN_IF_ERROR(SecureClient(target.server_key));
+  } else if (!target.server_key.empty()) {
+    return InvalidArgument(endpoint_ + " wants a key, and this process has none: give it " +
+                           "security.key_file");
+  }
   try {
     socket_.set(zmq::sockopt::routing_id, identity.substr(0, 255));
   } catch (const zmq::error_t& error) {
     return InvalidArgument("the name '" + identity + "' is no socket identity: " + error.what());
   }
-  if (zmq_connect(socket_.handle(), endpoint.c_str()) != 0)
-    return EndpointFault("connect to", endpoint, zmq_errno());
+  if (zmq_connect(socket_.handle(), endpoint_.c_str()) != 0)
+    return EndpointFault("connect to", endpoint_, zmq_errno());
   return OkStatus();
 }
 
@@ -205,10 +267,26 @@ void SocketPump::DrainMonitor() {
       return Wait(*monitor_descriptor_, &SocketPump::DrainMonitor);
     }
     uint16_t kind = 0;
-    std::memcpy(&kind, event.data(), std::min(sizeof(kind), event.size()));
+    uint32_t detail = 0;
+    if (event.size() < sizeof(kind) + sizeof(detail)) continue;
+    std::memcpy(&kind, event.data(), sizeof(kind));
+    std::memcpy(&detail, event.data<char>() + sizeof(kind), sizeof(detail));
+    if ((kind & kHandshakeFaults) != 0) {
+      NoteHandshakeFault(kind, static_cast<int>(detail));
+      continue;
+    }
     const auto callback = on_connection_;
     if (callback) callback(kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
   }
+}
+
+// Port scans and wrong keys must not fill the log: the 1st, 2nd, 4th, 8th ... time is told.
+void SocketPump::NoteHandshakeFault(int event, int detail) {
+  if (!std::has_single_bit(++handshake_faults_)) return;
+  LogWarn("a connection was given up before it could be used",
+          {{"endpoint", endpoint_},
+           {"reason", HandshakeFault(event, detail)},
+           {"count", handshake_faults_}});
 }
 
 void SocketPump::NoticeInput() {

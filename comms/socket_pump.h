@@ -26,12 +26,16 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
  public:
   using FrameHandler = std::function<void(std::vector<std::string>& frames)>;
 
-  SocketPump(EventLoop& loop, zmq::context_t& context, zmq::socket_type type,
+  SocketPump(EventLoop& loop, WireContext& context, zmq::socket_type type,
              const WireLimits& limits);
   ~SocketPump();
 
-  // The endpoint really bound.
-  Result<std::string> Bind(const std::string& endpoint);
+  // The endpoint really bound, with the own public key if it admits known keys only: the context
+  // is secured and the endpoint is off loopback.
+  Result<std::string> Bind(const std::string& endpoint,
+                           WireAudience audience = WireAudience::kMembers);
+  // `endpoint` may carry the key of the process that listens there; off loopback, where the context
+  // is secured, it is the own one otherwise.
   Status Connect(const std::string& endpoint, const std::string& identity);
   // Called when a connection is ready for use (true) or gone (false); not for inproc://. Replaces
   // the callback given before.
@@ -53,13 +57,17 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
   void Drain();
   void DrainLater();
   void DrainMonitor();
+  Status SecureServer(WireAudience audience);
+  Status SecureClient(const std::string& server_key);
+  void NoteHandshakeFault(int event, int detail);
   void NoticeInput();
   // The frames of the next message in frames_, or false.
   bool Receive();
   int SendFrame(const void* data, size_t size, int flags);
 
   EventLoop& loop_;
-  zmq::context_t& context_;
+  WireContext& context_;
+  std::string endpoint_;  // for the log
   zmq::socket_t socket_;
   std::optional<zmq::socket_t> monitor_;
   std::optional<Descriptor> descriptor_;
@@ -67,6 +75,7 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
   FrameHandler handler_;
   std::function<void(bool)> on_connection_;
   std::vector<std::string> frames_;
+  uint64_t handshake_faults_ = 0;
   bool drain_posted_ = false;
   bool waiting_ = false;
   bool closed_ = false;

@@ -21,6 +21,19 @@ struct WireKeyPair {
   std::string secret_key;
 };
 
+// Who may connect to a socket that is bound.
+enum class WireAudience {
+  kMembers,    // processes of the cluster
+  kFrontEnds,  // those, and front ends
+};
+
+// What a process has and knows. Keys are Z85.
+struct WireSecurity {
+  WireKeyPair own;
+  std::vector<std::string> members;  // beside the own key
+  std::vector<std::string> front_ends;
+};
+
 // kUnavailable if the libzmq of this program was built without CURVE.
 Status CheckWireKeysWork();
 

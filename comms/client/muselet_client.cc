@@ -98,7 +98,7 @@ class Client::Connection {
     context_ = zmq_ctx_new();
     socket_ = zmq_socket(context_, ZMQ_DEALER);
     zmq_setsockopt(socket_, ZMQ_LINGER, &kLingerMs, sizeof(kLingerMs));
-    connected_ = zmq_connect(socket_, endpoint_.c_str()) == 0;
+    connected_ = SetKeys() && zmq_connect(socket_, endpoint_.c_str()) == 0;
   }
   ~Connection() {
     zmq_close(socket_);
@@ -110,7 +110,7 @@ class Client::Connection {
   // Sends `request` under a fresh call id and gives every response of it to `on_response`, until
   // the last one or until it returns false.
   Error Call(v1::Request& request, const std::function<bool(const v1::Response&)>& on_response) {
-    if (!connected_) return Fault("invalid_argument", endpoint_ + " is no endpoint to connect to");
+    if (!connected_) return Fault("invalid_argument", ConnectFault());
     const uint64_t call_id = ++last_call_id_;
     request.set_call_id(call_id);
     if (!Send(request)) return Unreachable();
@@ -143,6 +143,23 @@ class Client::Connection {
   }
 
  private:
+  // False for keys that are none.
+  bool SetKeys() {
+    if (options_.server_key.empty()) return true;
+    char own[41];
+    keys_ok_ = options_.server_key.size() == 40 && options_.secret_key.size() == 40 &&
+               zmq_curve_public(own, options_.secret_key.c_str()) == 0 &&
+               zmq_setsockopt(socket_, ZMQ_CURVE_PUBLICKEY, own, sizeof(own)) == 0 &&
+               zmq_setsockopt(socket_, ZMQ_CURVE_SECRETKEY, options_.secret_key.c_str(), 41) == 0 &&
+               zmq_setsockopt(socket_, ZMQ_CURVE_SERVERKEY, options_.server_key.c_str(), 41) == 0;
+    return keys_ok_;
+  }
+
+  std::string ConnectFault() const {
+    return keys_ok_ ? endpoint_ + " is no endpoint to connect to"
+                    : "server_key and secret_key must be keys of muselet keys generate";
+  }
+
   enum class Received { kMessage, kNothing, kBroken };
 
   Error Unreachable() const {
@@ -190,6 +207,7 @@ class Client::Connection {
   }
 
   const std::string endpoint_;
+  bool keys_ok_ = true;
   const Options options_;
   void* context_ = nullptr;
   void* socket_ = nullptr;

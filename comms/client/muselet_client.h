@@ -118,6 +118,10 @@ struct Health {
 
 struct Options {
   std::string api_key;
+  // For a gateway whose wires are secured: its public key, and the secret key of this front end,
+  // whose public one the gateway must know; both as muselet keys generate writes them.
+  std::string server_key;
+  std::string secret_key;
   int64_t silence_max_ms = 5000;  // of the gateway, pings unanswered
   int64_t ping_interval_ms = 500;
 };

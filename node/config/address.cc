@@ -86,20 +86,4 @@ Status CheckEndpoint(std::string_view text) {
   return ParseHostPort(text.substr(kTcp.size())).status();
 }
 
-bool IsLoopbackHost(std::string_view host) {
-  if (host == "localhost") return true;
-  const std::string text(host);
-  in_addr address{};
-  if (IsIpv4(text, &address)) return (ntohl(address.s_addr) >> 24) == 127;
-  in6_addr six{};
-  return inet_pton(AF_INET6, text.c_str(), &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six);
-}
-
-bool IsLoopbackEndpoint(std::string_view endpoint) {
-  if (IsInproc(endpoint)) return true;
-  const Result<HostPort> address =
-      ParseHostPort(endpoint.substr(std::min(endpoint.size(), kTcp.size())));
-  return address.ok() && IsLoopbackHost(address->host);
-}
-
 }  // namespace muselet

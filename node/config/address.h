@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "comms/wire_endpoint.h"
 
 namespace muselet {
 
@@ -24,10 +25,5 @@ bool IsInproc(std::string_view endpoint);
 
 // An IPv4 or IPv6 address, or a DNS name.
 Status CheckHost(std::string_view host);
-
-// True for 127.0.0.0/8, ::1 and "localhost".
-bool IsLoopbackHost(std::string_view host);
-// True for inproc:// and for tcp:// of a loopback host.
-bool IsLoopbackEndpoint(std::string_view endpoint);
 
 }  // namespace muselet

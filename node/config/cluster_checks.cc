@@ -66,6 +66,7 @@ class Checker {
     CheckRanks(config_, ledger_);
     CheckAddresses();
     CheckExposure();
+    CheckKeys();
     CheckSurfaces();
     CheckOptions();
     CheckEntry();
@@ -223,9 +224,6 @@ class Checker {
 
   void CheckExposure() {
     if (config_.insecure || InDoubt("insecure")) return;
-    const std::string wires =
-        "wires are not encrypted in this version; use a loopback address, or "
-        "insecure: true on a network that you trust";
     for (size_t i = 0; i < config_.gateways.size(); ++i) {
       const GatewayEntry& gateway = config_.gateways[i];
       const Result<HostPort> http = ParseHostPort(gateway.http);
@@ -236,20 +234,50 @@ class Checker {
               gateway.http + " can be reached from outside without a key",
               "give every surface a key_file, bind 127.0.0.1, or set insecure: true");
       }
-      if (!gateway.rpc.empty() && !IsLoopbackEndpoint(gateway.rpc)) {
-        Fault(Item("gateways", i) + ".rpc", gateway.rpc + " is not a loopback address", wires);
-      }
+    }
+    if (config_.security.key_file.empty() && !InDoubt("security.key_file")) CheckPlainWires();
+  }
+
+  void CheckPlainWires() {
+    const auto check = [&](const std::string& path, const std::string& text, bool loopback) {
+      if (text.empty() || loopback || InDoubt(path)) return;
+      Fault(path, text + " is not a loopback address",
+            "give every process a key with security.key_file (muselet keys generate), use a "
+            "loopback address, or set insecure: true on a network that you trust");
+    };
+    for (size_t i = 0; i < config_.gateways.size(); ++i) {
+      const std::string& rpc = config_.gateways[i].rpc;
+      check(Item("gateways", i) + ".rpc", rpc, IsLoopbackEndpoint(rpc));
     }
     for (size_t i = 0; i < config_.schedulers.size(); ++i) {
-      if (IsLoopbackEndpoint(config_.schedulers[i].rpc)) continue;
-      Fault(Item("schedulers", i) + ".rpc",
-            config_.schedulers[i].rpc + " is not a loopback address", wires);
+      const std::string& rpc = config_.schedulers[i].rpc;
+      check(Item("schedulers", i) + ".rpc", rpc, IsLoopbackEndpoint(rpc));
     }
     for (size_t i = 0; i < config_.nodes.size(); ++i) {
-      if (IsLoopbackHost(config_.nodes[i].host)) continue;
-      Fault(Item("nodes", i) + ".host", config_.nodes[i].host + " is not a loopback address",
-            wires);
+      const NodeEntry& node = config_.nodes[i];
+      check(Item("nodes", i) + ".host", node.host, IsLoopbackHost(node.host));
+      check(Item("nodes", i) + ".ranks", node.ranks, IsLoopbackEndpoint(node.ranks));
     }
+  }
+
+  // Keys that nothing would use.
+  void CheckKeys() {
+    if (!config_.security.key_file.empty() || InDoubt("security")) return;
+    const auto check = [&](const std::string& path, const std::string& value) {
+      if (value.empty() || InDoubt(path)) return;
+      Fault(path, "is of no use without a key of this process",
+            "give security.key_file too (muselet keys generate)");
+    };
+    check("security.known_keys_file", config_.security.known_keys_file);
+    check("security.front_end_keys_file", config_.security.front_end_keys_file);
+    const auto check_all = [&](const auto& entries, const char* section) {
+      for (size_t i = 0; i < entries.size(); ++i) {
+        check(Item(section, i) + ".public_key", entries[i].public_key);
+      }
+    };
+    check_all(config_.gateways, "gateways");
+    check_all(config_.schedulers, "schedulers");
+    check_all(config_.nodes, "nodes");
   }
 
   bool AcceptsWithoutKey() const {

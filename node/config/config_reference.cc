@@ -36,9 +36,23 @@ models:
   Unknown keys, keys given twice, anchors, aliases, tags and second documents are faults.
 - **Editors** complete and check the file with `schema.json` in this directory, by a first line
   such as `# yaml-language-server: $schema=schema.json`.
-- **Exposure**: an HTTP address other than loopback needs keys for every surface. The wires
-  between the processes are not encrypted in this version: addresses other than loopback are
-  refused unless `insecure: true` says that the network is trusted.
+- **Exposure**: an HTTP address other than loopback needs keys for every surface. Wires between
+  the processes that leave the machine need keys too, or `insecure: true` for a network that is
+  trusted.
+- **Keys of the wires**: `muselet keys generate --out NAME` writes `NAME.key` (secret) and
+  `NAME.pub`. The simplest cluster has one pair: copy the `.key` to every machine and name it as
+  `security.key_file`. With a pair for each machine, name its own `.key` there (or in
+  `MUSELET_SECURITY_KEY_FILE`), and write the public keys into the entries as `public_key`, in
+  quotes. Processes that the file does not name are admitted by `security.known_keys_file`, front
+  ends that use a gateway's `rpc` by `security.front_end_keys_file`: files of `.pub` lines. A front
+  end connects with its own secret key and the gateway's public one. Only known keys are admitted;
+  what others send is not read.
+- **Tensors between hosts** are not covered by those keys: the ranks of a replica that stand on
+  different machines send each other tensors in plain TCP, so they need a network that nobody else
+  can reach, and `ranks.private_network: true` says that it is one (`insecure: true` does too).
+- **Sharding**: a replica with `tensor` and `pipeline` is that many ranks, rank = stage x tensor +
+  tensor rank; each takes a device of its own, in the order of the nodes of `on` and of their
+  `devices`. `muselet model inspect --tensor N --pipeline N` shows which sizes a model allows.
 )";
 
 // Markdown tables end a cell at '|'.

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "comms/wire_keys.h"
 #include "node/config/address.h"
 #include "node/config/cluster_checks.h"
 #include "node/config/quantity.h"
@@ -56,6 +57,7 @@ class MachineChecker {
   void Run() {
     CheckModels();
     if (entry_.empty() || Names(config_.gateways, entry_)) CheckKeys();
+    CheckWireKeys();
     if (ComputesHere()) {
       CheckIsa();
       CheckMemory();
@@ -104,6 +106,26 @@ class MachineChecker {
       const bool named = added.message().find(path) != std::string::npos;
       ledger_.Fault(key, (named ? "" : path + ": ") + added.message(), "one API key a line");
     }
+  }
+
+  // Reads the files as the process will.
+  void CheckWireKeys() {
+    const SecurityOptions& security = config_.security;
+    const auto check = [&](const std::string& key, const std::string& path, const auto& read) {
+      if (path.empty() || ledger_.InDoubt(key)) return;
+      const Status status = read(path).status();
+      if (status.ok()) return;
+      const bool named = status.message().find(path) != std::string::npos;
+      ledger_.Fault(key, (named ? "" : path + ": ") + status.message(),
+                    "muselet keys generate makes such files");
+    };
+    if (!security.key_file.empty() && !ledger_.InDoubt("security.key_file")) {
+      const Status works = CheckWireKeysWork();
+      if (!works.ok()) ledger_.Fault("security.key_file", works.message(), "");
+    }
+    check("security.key_file", security.key_file, ReadSecretKeyFile);
+    check("security.known_keys_file", security.known_keys_file, ReadPublicKeysFile);
+    check("security.front_end_keys_file", security.front_end_keys_file, ReadPublicKeysFile);
   }
 
   void CheckIsa() {

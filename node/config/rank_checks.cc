@@ -135,10 +135,28 @@ class RankChecker {
           static_cast<size_t>(FindNode(config_, LeaderOf(replica)) - config_.nodes.data());
       const std::string key = Item("nodes", leader) + ".ranks";
       if (!InDoubt(key)) CheckEndpoint(config_.nodes[leader], key, replica);
+      CheckTensorWire(replica, path);
       const auto [first, fresh] = led.emplace(LeaderOf(replica), replica.name);
       if (fresh) continue;
       ledger_.Fault(path + ".on", LeaderOf(replica) + " leads " + first->second + " already",
                     "its ranks endpoint serves one replica: put another node first");
+    }
+  }
+
+  // CURVE is the messages' alone.
+  void CheckTensorWire(const ReplicaEntry& replica, const std::string& path) {
+    if (config_.insecure || config_.engine.ranks.private_network) return;
+    if (InDoubt("insecure") || InDoubt("ranks.private_network")) return;
+    for (const std::string& name : NodesOf(PlaceRanks(config_, replica))) {
+      const NodeEntry& node = *FindNode(config_, name);
+      const size_t index = static_cast<size_t>(&node - config_.nodes.data());
+      if (InDoubt(Item("nodes", index) + ".host") || IsLoopbackHost(node.host)) continue;
+      ledger_.Fault(path + ".on",
+                    "tensors between its ranks cross the network to " + node.host +
+                        " in plain TCP, keys or not",
+                    "ranks.private_network: true says that nobody else can reach that network; "
+                    "or keep its ranks on one node");
+      return;
     }
   }
 
@@ -155,7 +173,9 @@ class RankChecker {
       ledger_.Fault(key, "port 0 cannot be found by the others", "choose a port");
     } else if (leader.ranks.starts_with("tcp://0.0.0.0:") ||
                leader.ranks.starts_with("tcp://[::]:")) {
-      ledger_.Fault(key, "ranks cannot connect to every address", example);
+      if (IsLoopbackHost(leader.host)) {
+        ledger_.Fault(key, "the others look for it at the node's host, " + leader.host, example);
+      }
     }
   }
 

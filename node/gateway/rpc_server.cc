@@ -77,11 +77,11 @@ Result<std::unique_ptr<RpcServer>> RpcServer::Start(RpcServerOptions options,
   WireLimits limits;
   limits.message_bytes_max = server->options_.message_bytes_max;
   limits.queue_messages_max = server->options_.queue_messages_max;
-  ASSIGN_OR_RETURN(
-      server->router_,
-      RawRouter::Bind(
-          loop, context, server->options_.endpoint,
-          [raw](const RawPeer& peer, std::string body) { raw->OnMessage(peer, body); }, limits));
+  ASSIGN_OR_RETURN(server->router_,
+                   RawRouter::Bind(
+                       loop, context, server->options_.endpoint,
+                       [raw](const RawPeer& peer, std::string body) { raw->OnMessage(peer, body); },
+                       limits, WireAudience::kFrontEnds));
   server->timer_ = std::make_unique<PeriodicTimer>(
       loop, std::max<int64_t>(1, server->options_.client_timeout_us / 4), [raw] {
         raw->DropSilentClients();

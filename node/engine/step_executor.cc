@@ -90,6 +90,7 @@ void StepExecutor::SampleSlice(const SequenceSlice& slice, std::span<const float
                                SliceResult* result) {
   result->sampled = false;
   result->fault = OkStatus();
+  result->token.logprob = 0;  // the memory is that of another sequence's result
   result->token.top.clear();
   result->prompt_logprobs.clear();
   if (slice.logits_rows == 0) return;

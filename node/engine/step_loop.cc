@@ -185,7 +185,7 @@ void StepLoop::StartAgain(const Status& reason) {
 bool StepLoop::EngineTakesPlans() {
   const uint64_t epoch = engine_->state_epoch();
   if (std::exchange(state_epoch_, epoch) != epoch) {
-    StartAgain(Unavailable("the ranks formed anew"));
+    StartAgain(Unavailable("ranks were lost"));
   }
   if (engine_->available()) return true;
   batcher_.ExpireDeadlines(clock_.NowUs());

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 
+#include "tests/node/engine/pipeline_engine.h"
 #include "tests/node/engine/toy_model.h"
 
 namespace muselet {
@@ -43,7 +44,12 @@ class ReplicaServerTest : public ::testing::Test {
     options.silence_max_us = silence_max_us_;
     options.local = {"n0", 1};
     model_ = std::make_shared<ToyModel>();
-    auto server = ReplicaServer::Start(options, model_, loop_, context_, metrics_);
+    auto engine = std::make_unique<testing::PipelineEngine>(testing::PipelineOptions{.stages = 2});
+    engine_ = engine.get();
+    auto server =
+        over_ranks_ ? ReplicaServer::Start(options, std::unique_ptr<StepEngine>(std::move(engine)),
+                                           loop_, context_, metrics_)
+                    : ReplicaServer::Start(options, model_, loop_, context_, metrics_);
     ASSERT_TRUE(server.ok()) << server.status().ToString();
     server_ = *std::move(server);
     auto gateway = MessageClient::Connect(
@@ -125,6 +131,8 @@ class ReplicaServerTest : public ::testing::Test {
   int64_t peer_timeout_us_ = 60'000'000;
   int64_t silence_max_us_ = 750'000;
   std::shared_ptr<ToyModel> model_;
+  bool over_ranks_ = false;
+  testing::PipelineEngine* engine_ = nullptr;  // with over_ranks_, while the server is there
   std::unique_ptr<MessageServer> scheduler_;
   std::unique_ptr<ReplicaServer> server_;
   std::unique_ptr<MessageClient> gateway_;
@@ -268,9 +276,34 @@ TEST_F(ReplicaServerTest, DrainFinishesWhatRunsAndTakesNothingNew) {
   EXPECT_EQ(answers_[1].size(), 200U);
   EXPECT_EQ(finished_[2].error_code, StatusCode::kUnavailable);
   EXPECT_FALSE(server_->Health().ready);
+  EXPECT_EQ(server_->Health().reason, "r0 is draining");
   Await([&] { return !reports_.empty() && reports_.back().draining; });
   server_->Stop();
   Await([&] { return goodbyes_ == 1 && gateway_goodbyes_ == 1; });
+}
+
+TEST_F(ReplicaServerTest, WithoutItsRanksAReplicaIsNotReadyAndTakesNothingNew) {
+  over_ranks_ = true;
+  StartReplica();
+  Await([&] { return welcomes_ > 0 && !reports_.empty(); });
+  EXPECT_TRUE(server_->Health().ready);
+  EXPECT_FALSE(reports_.back().draining);
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(1, 200)).ok());
+  Await([&] { return !answers_[1].empty(); });
+  engine_->SetAvailable(false);
+  EXPECT_FALSE(server_->Health().ready);
+  EXPECT_FALSE(server_->Health().hung);
+  EXPECT_EQ(server_->Health().reason, "r0 waits for its ranks");
+  Await([&] { return reports_.back().draining; });
+  EXPECT_EQ(reports_.back().active.size(), 1U);
+  // What was on its way waits here.
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(2)).ok());
+  Await([&] { return server_->Health().sequences == 2; });
+  engine_->SetAvailable(true);
+  EXPECT_TRUE(server_->Health().ready);
+  Await([&] { return finished_.size() == 2 && !reports_.back().draining; });
+  EXPECT_EQ(answers_[1].size(), 200U);
+  EXPECT_EQ(answers_[2].size(), 20U);
 }
 
 TEST_F(ReplicaServerTest, AnEndpointInUseIsOneClearFault) {

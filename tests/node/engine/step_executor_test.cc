@@ -81,6 +81,94 @@ TEST_F(StepExecutorTest, PenaltiesCountTheTokensThatWereDrawnSinceTheStart) {
   EXPECT_EQ(drawn, (std::vector<TokenId>{8, 9, 10, 11, 12}));
 }
 
+// Both ends of an exchange in one process: what the sampling rank gave is kept for the other.
+class Pipe final : public TokenExchange {
+ public:
+  Pipe(bool gives, std::vector<std::vector<TokenId>>* sent) : gives_(gives), sent_(sent) {}
+  Status Exchange(std::span<TokenId> drawn) override {
+    if (broken) return Unavailable("the other rank is gone");
+    if (gives_) {
+      sent_->emplace_back(drawn.begin(), drawn.end());
+    } else {
+      const std::vector<TokenId>& given = sent_->at(next_++);
+      EXPECT_EQ(given.size(), drawn.size());
+      std::copy(given.begin(), given.end(), drawn.begin());
+    }
+    return OkStatus();
+  }
+  bool broken = false;
+
+ private:
+  const bool gives_;
+  std::vector<std::vector<TokenId>>* const sent_;
+  size_t next_ = 0;
+};
+
+// Has no logits to give, like a rank that does not sample; remembers what it was to compute.
+class SilentModel final : public Model {
+ public:
+  explicit SilentModel(const ModelInfo& info) : info_(info) {}
+  const ModelInfo& info() const override { return info_; }
+  Result<std::span<const float>> Forward(const StepPlan& plan) override {
+    tokens.insert(tokens.end(), plan.tokens.begin(), plan.tokens.end());
+    return std::span<const float>();
+  }
+  std::vector<TokenId> tokens;
+
+ private:
+  ModelInfo info_;
+};
+
+TEST_F(StepExecutorTest, ARankThatDoesNotSampleLearnsWhatTheOtherDrew) {
+  std::vector<std::vector<TokenId>> sent;
+  Pipe gives(true, &sent);
+  Pipe takes(false, &sent);
+  const auto model = std::make_shared<NextIdModel>();
+  const auto silent = std::make_shared<SilentModel>(model->info());
+  StepExecutor sampling(model, 8, {.samples = true, .exchange = &gives});
+  StepExecutor other(silent, 8, {.samples = false, .exchange = &takes});
+  const auto run = [&](const StepPlan& plan, bool start) {
+    StepWork work;
+    work.plan = plan;
+    for (SequenceSlot slot = 0; start && slot < 2; ++slot) {
+      work.starts.emplace_back().slot = slot;
+      work.starts.back().sampling.temperature = 0;
+    }
+    StepWork copy;
+    copy.plan = work.plan;
+    copy.starts = work.starts;
+    sampling.Execute(&work);
+    other.Execute(&copy);
+    EXPECT_TRUE(work.fault.ok() && copy.fault.ok());
+    EXPECT_TRUE(copy.result.slices.empty());
+    return work.result;
+  };
+  StepPlan plan;  // a prompt of which nothing is sampled yet, beside one that is complete
+  plan.tokens = {7, 20, 21};
+  plan.slices = {{0, 0, 0, 1, 0, false, {0}, {0}}, {1, 0, 1, 2, 1, true, {0}, {0}}};
+  EXPECT_EQ(run(plan, true).slices.at(1).token.id, 22);
+  plan.tokens = {30, kTokenFromEarlierPlan};
+  plan.slices = {{0, 1, 0, 1, 1, true, {0}, {0}}, {1, 2, 1, 1, 1, true, {0}, {0}}};
+  EXPECT_EQ(run(plan, false).slices.at(1).token.id, 23);
+  plan.tokens = {kTokenFromEarlierPlan, kTokenFromEarlierPlan};
+  plan.slices = {{1, 3, 0, 1, 1, true, {0}, {0}}, {0, 2, 1, 1, 1, true, {0}, {0}}};
+  const StepResult last = run(plan, false);
+  EXPECT_EQ(last.slices.at(0).token.id, 24);
+  EXPECT_EQ(last.slices.at(1).token.id, 32);
+  EXPECT_EQ(silent->tokens, (std::vector<TokenId>{7, 20, 21, 30, 22, 23, 31}));
+}
+
+TEST_F(StepExecutorTest, AFaultOfTheExchangeFailsTheStep) {
+  std::vector<std::vector<TokenId>> sent;
+  Pipe gives(true, &sent);
+  gives.broken = true;
+  StepExecutor sampling(std::make_shared<NextIdModel>(), 8, {.samples = true, .exchange = &gives});
+  work_.plan = OneRow(7, 0);
+  work_.starts.emplace_back().token_limit = 20;
+  sampling.Execute(&work_);
+  EXPECT_EQ(work_.fault.code(), StatusCode::kUnavailable);
+}
+
 TEST_F(StepExecutorTest, PlanningAndDrawingTakeNoMemoryForATokenOnceTheyHaveGrown) {
   constexpr uint32_t kSequences = 8;
   BatchOptions options;

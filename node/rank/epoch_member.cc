@@ -191,12 +191,13 @@ void EpochMember::On(RankStep step, int64_t now_us, MemberOutput& out) {
   out.events.push_back(std::move(event));
 }
 
-MemberOutput EpochMember::Done(uint64_t epoch, RankDone done) {
+MemberOutput EpochMember::Done(uint64_t epoch, RankDone done, int64_t now_us) {
   MemberOutput out;
   if (!alive(epoch)) return out;
   CHECK(steps_done_ < steps_taken_, "done with a step that was not taken");
   done.epoch = epoch;
   done.step = ++steps_done_;
+  next_send_us_ = now_us + timing_.heartbeat_interval_us;  // a sign of life as good as Alive
   out.send.emplace_back(std::move(done));
   return out;
 }

@@ -75,7 +75,7 @@ class EpochMember {
   Result<MemberOutput> Put(uint64_t epoch, const std::string& key, std::string value);
   MemberOutput GroupsMade(uint64_t epoch);
   // The oldest step that is not done is; `done` needs no numbers. REQUIRES: there is one.
-  MemberOutput Done(uint64_t epoch, RankDone done);
+  MemberOutput Done(uint64_t epoch, RankDone done, int64_t now_us);
   // The rank cannot go on in this epoch: its groups cannot be made, or broke.
   MemberOutput Fail(uint64_t epoch, const std::string& reason, int64_t now_us);
   // After kEnd: nothing of the epoch is left here.

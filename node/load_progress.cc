@@ -24,12 +24,12 @@ std::string FormatBytes(uint64_t bytes) {
   return fmt::format("{:.2f} GB", value / 1e9);
 }
 
-LoadProgressDisplay::LoadProgressDisplay(std::string model, const Clock& clock)
+LoadProgressDisplay::LoadProgressDisplay(std::string model, Style style, const Clock& clock)
     : model_(std::move(model)),
       clock_(clock),
       begin_us_(clock.NowUs()),
       shown_us_(begin_us_),
-      terminal_(isatty(STDERR_FILENO) != 0) {}
+      terminal_(style == Style::kAuto && isatty(STDERR_FILENO) != 0) {}
 
 LoadProgressDisplay::~LoadProgressDisplay() {
   if (bar_shown_) std::fputs("\n", stderr);

@@ -11,7 +11,10 @@ namespace muselet {
 // Used by the loading thread alone.
 class LoadProgressDisplay {
  public:
-  explicit LoadProgressDisplay(std::string model, const Clock& clock = Clock::Real());
+  // kLog: no bar, even on a terminal, where several processes load at once.
+  enum class Style : uint8_t { kAuto, kLog };
+  explicit LoadProgressDisplay(std::string model, Style style = Style::kAuto,
+                               const Clock& clock = Clock::Real());
   // Ends the bar's line, so that what is printed next begins a new one.
   ~LoadProgressDisplay();
   LoadProgressDisplay(const LoadProgressDisplay&) = delete;

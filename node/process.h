@@ -8,6 +8,7 @@
 
 #include <string>
 
+#include "node/cli/command_line.h"
 #include "node/config/config.h"
 
 namespace muselet {
@@ -17,5 +18,8 @@ int RunServe(const ClusterConfig& config);
 
 // The gateway, scheduler or node called `name` in `config`.
 int RunRole(const ClusterConfig& config, const std::string& name);
+
+// One rank of a sharded replica, which a node has started (node/rank/rank_process).
+int RunRank(const ClusterConfig& config, const RankInvocation& invocation);
 
 }  // namespace muselet

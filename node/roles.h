@@ -19,6 +19,9 @@
 #include "node/gateway/http_gateway.h"
 #include "node/gateway/rpc_server.h"
 #include "node/model/model.h"
+#include "node/model/shard_plan.h"
+#include "node/rank/rank_children.h"
+#include "node/rank/rank_step_engine.h"
 #include "node/role_loop.h"
 #include "node/served_models.h"
 #include "scheduler/scheduler_service.h"
@@ -122,25 +125,42 @@ class NodeRole {
     std::string replica;
     std::string model;
     ModelInfo info;
+    ShardPlan shards;                 // of a sharded replica that this node leads, else no ranks
+    std::vector<std::string> places;  // by rank: "n0 cpu:1"
   };
   const std::vector<ReplicaSummary>& replicas() const { return summaries_; }
+  uint32_t threads_per_rank() const { return threads_per_rank_; }
   const std::string& name() const { return name_; }
   std::string admin_address() const { return admin_ ? admin_->address() : ""; }  // "" = none
 
  private:
-  explicit NodeRole(const std::string& name) : name_(name), loop_("node-" + name) {}
+  explicit NodeRole(const std::string& name);
+  // Of one rank, which computes in this process.
   Status AddReplica(const ClusterConfig& config, const NodeEntry& entry,
                     const ReplicaEntry& replica, const Endpoints& endpoints,
                     const ServedModels& models, ProcessContext& process);
 
+  // Its leader, if that is this node, and the ranks that have devices of this node.
+  Status AddShardedReplica(const ClusterConfig& config, const NodeEntry& entry,
+                           const ReplicaEntry& replica, const Endpoints& endpoints,
+                           const ServedModels& models, ProcessContext& process);
+  // Lets the replica be found, and remembers it.
+  Status Serve(const ClusterConfig& config, const NodeEntry& entry, const ReplicaEntry& replica,
+               const Endpoints& endpoints, std::unique_ptr<StepEngine> engine,
+               ReplicaSummary summary, ProcessContext& process);
+
   struct Replica {
     std::unique_ptr<NodeMetrics> metrics;
+    std::unique_ptr<RankMetrics> rank_metrics;  // of a sharded one
     std::unique_ptr<ReplicaServer> server;
+    RankStepEngine* ranks = nullptr;  // of a sharded one; the server's
   };
   std::string name_;
   RoleLoop loop_;
   std::vector<Replica> replicas_;
   std::vector<ReplicaSummary> summaries_;
+  uint32_t threads_per_rank_ = 1;
+  std::unique_ptr<RankChildren> children_;  // of all sharded replicas
   std::unique_ptr<AdminServer> admin_;
 };
 

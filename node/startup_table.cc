@@ -8,7 +8,6 @@
 #include <sstream>
 
 #include "node/cpu/isa.h"
-#include "node/cpu/thread_pool.h"
 #include "node/load_progress.h"
 
 namespace muselet {
@@ -79,15 +78,28 @@ void AddModelRows(const std::string& model, const ModelInfo& info, const EngineO
                                 blocks * info.block_tokens, options.batch.sequences_max));
 }
 
+void AddRankRows(const NodeRole::ReplicaSummary& replica, StartupRows& rows) {
+  const ShardPlan& shards = replica.shards;
+  const size_t ranks = std::max<size_t>(shards.ranks.size(), 1);
+  rows.emplace_back("replica",
+                    fmt::format("{}: {} rank{} (tensor {} x pipeline {})", replica.replica, ranks,
+                                ranks == 1 ? "" : "s", shards.tensor, shards.pipeline));
+  for (const RankShard& shard : shards.ranks) {
+    rows.emplace_back(shard.rank == 0 ? "ranks" : "",
+                      fmt::format("{}: {}, layers {} to {}, part {} of {}", shard.rank,
+                                  replica.places[shard.rank], shard.layer_begin,
+                                  shard.layer_end - 1, shard.tensor_rank + 1, shards.tensor));
+  }
+}
+
 void AddNodeRows(const NodeRole& node, const EngineOptions& options, StartupRows& rows) {
-  const uint32_t threads =
-      options.cpu.threads > 0 ? options.cpu.threads : cpu::ThreadPool::AvailableCpus();
+  const uint32_t threads = node.threads_per_rank();
   rows.emplace_back("node",
-                    fmt::format("{}: CPU, {}, {} thread{} a replica", node.name(),
+                    fmt::format("{}: CPU, {}, {} thread{} a rank", node.name(),
                                 cpu::IsaName(options.cpu.isa), threads, threads == 1 ? "" : "s"));
   AddAdminRow(node.admin_address(), rows);
   for (const NodeRole::ReplicaSummary& replica : node.replicas()) {
-    rows.emplace_back("replica", replica.replica + ": 1 rank (tensor 1 x pipeline 1)");
+    AddRankRows(replica, rows);
     AddModelRows(replica.model, replica.info, options, rows);
   }
 }

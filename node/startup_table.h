@@ -22,6 +22,9 @@ void AddGatewayRows(const GatewayRole& gateway, StartupRows& rows);
 // What the whole process uses.
 void AddProcessRows(StartupRows& rows);
 
+// How a replica is divided, and where its ranks are.
+void AddRankRows(const NodeRole::ReplicaSummary& replica, StartupRows& rows);
+
 // One replica's model, formats, context and KV cache.
 void AddModelRows(const std::string& model, const ModelInfo& info, const EngineOptions& options,
                   StartupRows& rows);

@@ -55,9 +55,11 @@ class Parser {
     app_.footer("muselet COMMAND --help tells more. Start with: muselet serve MODEL.gguf");
     AddServe();
     AddRun();
+    AddRank();
     AddClients();
     AddConfig();
     AddModel();
+    AddKeys();
     CLI::App* version =
         AddCommand(&app_, "version", "Print what this program is", Command::kVersion);
     version->add_flag("--json", line_.json, "As a JSON object");
@@ -146,6 +148,24 @@ class Parser {
         ->type_name("NAME");
     AddConfigFile(run);
     AddConfigFlags(run);
+  }
+
+  // Nodes start these; people see them in a list of processes alone.
+  void AddRank() {
+    RankInvocation& rank = line_.rank;
+    CLI::App* command = AddCommand(
+        &app_, "rank", "One rank of a sharded replica, started by its node", Command::kRank);
+    command->group("");
+    command->add_option("--replica", rank.replica, "Its replica")->required()->type_name("NAME");
+    command->add_option("--number", rank.number, "Its number")
+        ->required()
+        ->type_name("N")
+        ->check(Whole(0, 65535));
+    command->add_option("--leader", rank.leader, "Endpoint where it joins")
+        ->required()
+        ->type_name("ENDPOINT");
+    command->add_flag("--supervised", rank.supervised, "It has a socket to its node");
+    AddConfigFile(command);
   }
 
   void AddServer(CLI::App* command, std::string& api_key, std::string& model, TlsTrust& trust) {
@@ -320,6 +340,19 @@ class Parser {
         ->required()
         ->type_name("PATH");
     inspect->add_flag("--json", line_.json, "As a JSON object");
+  }
+
+  void AddKeys() {
+    CLI::App* keys = app_.add_subcommand("keys", "Make keys for the wires between processes");
+    keys->require_subcommand(1);
+    CLI::App* generate =
+        AddCommand(keys, "generate", "Write a new pair of keys, and print the public one",
+                   Command::kKeysGenerate);
+    generate
+        ->add_option("-o,--out", line_.keys_prefix,
+                     "Writes PREFIX.key (secret, mode 0600) and PREFIX.pub; never over a file")
+        ->required()
+        ->type_name("PREFIX");
   }
 
   // CLI11 leaves two empty lines between groups.

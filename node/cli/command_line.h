@@ -2,6 +2,7 @@
 // table; nothing here is read from the environment or from a file.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <variant>
@@ -14,6 +15,7 @@ namespace muselet {
 enum class Command {
   kServe,
   kRun,
+  kRank,
   kChat,
   kBench,
   kConfigCheck,
@@ -21,7 +23,16 @@ enum class Command {
   kConfigSchema,
   kConfigReference,
   kModelInspect,
+  kKeysGenerate,
   kVersion,
+};
+
+// What a node tells the process of a rank that it starts.
+struct RankInvocation {
+  std::string replica;
+  uint32_t number = 0;
+  std::string leader;  // endpoint where it joins
+  bool supervised = false;
 };
 
 struct CommandLine {
@@ -29,7 +40,9 @@ struct CommandLine {
   std::string config_file;  // --config, or the argument of config check and show
   std::vector<std::pair<std::string, std::string>> config_flags;  // option or shortcut key, text
   std::string entry;                                              // run --name
-  std::string model_path;                                         // model inspect
+  RankInvocation rank;
+  std::string model_path;  // model inspect
+  std::string keys_prefix;  // keys generate --out
   bool json = false;
   bool effective = false;  // config show: also what was left at its default
   bool no_files = false;   // config check, show: model and key files may be missing

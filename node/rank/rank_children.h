@@ -68,6 +68,7 @@ class RankChildren {
   // Ends all of them: SIGTERM, after a while SIGKILL. Returns when none is left. Idempotent.
   void Stop();
 
+  bool empty() const { return children_.empty(); }
   std::vector<Child> Children() const;
   // OK if all of them have joined; otherwise says which has not, and why.
   Status Ready() const;

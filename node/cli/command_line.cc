@@ -157,7 +157,7 @@ class Parser {
         &app_, "rank", "One rank of a sharded replica, started by its node", Command::kRank);
     command->group("");
     command->add_option("--replica", rank.replica, "Its replica")->required()->type_name("NAME");
-    command->add_option("--number", rank.number, "Its number")
+    command->add_option("--rank", rank.number, "Its number")
         ->required()
         ->type_name("N")
         ->check(Whole(0, 65535));

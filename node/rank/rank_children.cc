@@ -59,7 +59,7 @@ Result<Spawned> Spawn(const std::string& program, const RankChildSpec& spec) {
   Spawned spawned;
   ASSIGN_OR_RETURN(spawned.process,
                    SpawnChild(program,
-                              {"muselet", "rank", "--replica", spec.replica, "--number",
+                              {"muselet", "rank", "--replica", spec.replica, "--rank",
                                std::to_string(spec.rank), "--leader", spec.leader, "--supervised",
                                "--config", "/proc/self/fd/" + std::to_string(kConfigDescriptor)},
                               {sockets.second.number(), config.number()}));

@@ -23,7 +23,7 @@ using State = RankChildState;
 constexpr auto kPatience = std::chrono::seconds(20);
 
 constexpr const char* kStandIn = R"(#!/bin/sh
-# rank --replica NAME --number N --leader ENDPOINT --supervised --config FILE
+# rank --replica NAME --rank N --leader ENDPOINT --supervised --config FILE
 case $3 in
   joins) printf J >&3; exec cat >/dev/null <&3 ;;
   tells) echo "$5 $7" | cat - "${10}" >"$0.told" 2>&1; ls /proc/self/fd | wc -l >>"$0.told"; cat <&3 ;;

@@ -38,6 +38,15 @@ def load_protocol(proto: pathlib.Path):
             sys.path.remove(folder)
 
 
+def read_secret_key(path: pathlib.Path) -> bytes:
+    """The key of a file of `muselet keys generate`."""
+    for line in path.read_text().splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] == "muselet-secret-key":
+            return words[1].encode()
+    raise ValueError(f"{path} holds no secret key of muselet keys generate")
+
+
 class RpcError(Exception):
     """A call that failed: `code`, `param` and `retry_after_ms` as the gateway gave them."""
 
@@ -51,13 +60,18 @@ class RpcError(Exception):
 class Client:
     """One connection to a gateway; one thread at a time."""
 
-    def __init__(self, endpoint, api_key="", proto=PROTO):
+    def __init__(self, endpoint, api_key="", proto=PROTO, server_key="", key_file=""):
         self.pb = load_protocol(pathlib.Path(proto))
         self.api_key = api_key
         self.call_ids = itertools.count(PING_CALL_ID + 1)
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 500)
+        if server_key:
+            secret = read_secret_key(pathlib.Path(key_file))
+            self.socket.curve_publickey = zmq.curve_public(secret)
+            self.socket.curve_secretkey = secret
+            self.socket.curve_serverkey = server_key.encode()
         self.socket.connect(endpoint)
 
     def close(self):
@@ -146,12 +160,18 @@ def main():
     parser.add_argument("prompt")
     parser.add_argument("--model", default="", help="not needed if the gateway serves one")
     parser.add_argument("--api-key", default="")
+    parser.add_argument("--server-key", default="",
+                        help="public key of the gateway, where its wires are secured")
+    parser.add_argument("--key-file", default="",
+                        help="with --server-key: the secret key of this client, a file of "
+                        "muselet keys generate whose public key the gateway knows")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--proto", default=PROTO, help="path of frontend.proto")
     options = parser.parse_args()
     try:
-        with Client(options.endpoint, options.api_key, options.proto) as client:
+        with Client(options.endpoint, options.api_key, options.proto,
+                    options.server_key, options.key_file) as client:
             began = time.monotonic()
             for chunk in client.generate(
                 messages=[("user", options.prompt)],

@@ -59,6 +59,23 @@ struct MatMulTarget {
   bool accumulate = false;
 };
 
+// Columns [begin, begin + count) of a matrix.
+struct ColumnRange {
+  uint32_t begin = 0;
+  uint32_t count = 0;
+};
+
+// One of the partial sums of a product, from the ranks that hold its columns: laid on a stack in
+// the order of the columns, then the two topmost entries are added `additions` times. The whole is
+// on the stack after the last; which of them are added spells the tree of shard invariance.
+struct PartialSum {
+  const float* rows = nullptr;  // [M, N]
+  uint8_t additions = 0;
+};
+
+// The stack of a PartialSum is never deeper.
+inline constexpr uint32_t kPartialSumsDepth = 8;
+
 // Where a row of the step stands in its sequence: position p lies in block
 // tables[table_begin + p / block_tokens], at p % block_tokens.
 struct RowPlace {
@@ -113,10 +130,18 @@ class Ops {
   virtual Result<DeviceBuffer> Allocate(size_t bytes) = 0;
 
   // Makes a Matrix of a tensor [N, K]. `segments` cuts K into that many equal parts for shard
-  // invariance; K / segments is a multiple of 32 if segments > 1. The tensor's bytes are not needed
-  // afterwards. kInvalidArgument for a dtype or shape that cannot be multiplied,
-  // kResourceExhausted.
+  // invariance; if segments > 1, K / segments is a multiple of 32 for a quantised format, of 8 for
+  // a plain one. The tensor's bytes are not needed afterwards. kInvalidArgument for a dtype or
+  // shape that cannot be multiplied, kResourceExhausted.
   virtual Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) = 0;
+  // The same of some columns, which are then K; in a quantised format they begin and end at
+  // multiples of 32. Only their bytes are read.
+  virtual Result<std::unique_ptr<Matrix>> PrepareColumns(const TensorView& weight,
+                                                         ColumnRange columns,
+                                                         uint32_t segments) = 0;
+  // A Matrix for Gather alone, which takes rows from the tensor's own bytes where it can: they must
+  // stay as long as it does.
+  virtual Result<std::unique_ptr<Matrix>> PrepareTable(const TensorView& table) = 0;
   // Makes f32 values [n] of a vector of any dtype, in device memory.
   virtual Result<DeviceBuffer> PrepareVector(const TensorView& vector) = 0;
 
@@ -148,6 +173,9 @@ class Ops {
 
   // out = x + y. out may be x or y.
   virtual void Add(Rows x, Rows y, Rows out) = 0;
+
+  // out = out + (sum of the parts + bias), the parts added as PartialSum says; bias [N] or null.
+  virtual void AddPartials(std::span<const PartialSum> parts, const float* bias, Rows out) = 0;
 
   // out[i] = x[rows[i]].
   virtual void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) = 0;

@@ -7,8 +7,10 @@
 #include "base/device/dequantize.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
+#include "node/cpu/lookup_table.h"
 #include "node/cpu/packed_matrix.h"
 #include "node/cpu/paged_attention.h"
+#include "node/cpu/partial_sums.h"
 #include "node/cpu/thread_pool.h"
 
 namespace muselet::cpu {
@@ -19,6 +21,8 @@ constexpr size_t kInlineElements = 8192;  // elementwise work below this is not 
 
 constexpr uint32_t kRowTilesPerThread =
     4;  // of elementwise work: taking a tile costs as much as a row
+// Attention reads a cache of keys and values from places all over it.
+constexpr size_t kLargePagesFrom = size_t{64} << 20;
 
 uint32_t DivideUp(uint32_t a, uint32_t b) {
   return (a + b - 1) / b;
@@ -32,13 +36,27 @@ class CpuOps final : public Ops {
   std::string LayoutName() const override { return "cpu/lanes8-v1"; }
   std::string ActivationName() const override { return int8_ ? "int8" : "f32"; }
 
-  Result<DeviceBuffer> Allocate(size_t bytes) override { return AllocatePages(bytes); }
+  Result<DeviceBuffer> Allocate(size_t bytes) override {
+    return bytes < kLargePagesFrom ? AllocatePages(bytes) : AllocateLargePages(bytes);
+  }
 
   Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) override {
     if (segments > kSegmentsMax) return InvalidArgument("a product has too many segments");
     ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> packed,
                      PackedMatrix::Pack(weight, segments, pool_, arena_));
     return std::unique_ptr<Matrix>(std::move(packed));
+  }
+
+  Result<std::unique_ptr<Matrix>> PrepareColumns(const TensorView& weight, ColumnRange columns,
+                                                 uint32_t segments) override {
+    if (segments > kSegmentsMax) return InvalidArgument("a product has too many segments");
+    ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> packed,
+                     PackedMatrix::PackColumns(weight, columns, segments, pool_, arena_));
+    return std::unique_ptr<Matrix>(std::move(packed));
+  }
+
+  Result<std::unique_ptr<Matrix>> PrepareTable(const TensorView& table) override {
+    return MakeLookupTable(table);
   }
 
   Result<DeviceBuffer> PrepareVector(const TensorView& vector) override {
@@ -51,6 +69,11 @@ class CpuOps final : public Ops {
 
   void Gather(const Matrix& table, std::span<const TokenId> ids, Rows out) override {
     CHECK(out.count == ids.size() && out.width == table.columns(), "gather: shapes differ");
+    if (const auto* lookup = dynamic_cast<const LookupTable*>(&table)) {
+      ForRows(out,
+              [&](uint32_t row) { lookup->Read(static_cast<uint32_t>(ids[row]), out.row(row)); });
+      return;
+    }
     const PanelView& view = static_cast<const PackedMatrix&>(table).view();
     ForRows(out,
             [&](uint32_t row) { ReadRow(view, static_cast<uint32_t>(ids[row]), out.row(row)); });
@@ -129,6 +152,10 @@ class CpuOps final : public Ops {
     ForRows(x, [&](uint32_t row) {
       for (uint32_t i = 0; i < x.width; ++i) out.row(row)[i] = x.row(row)[i] + y.row(row)[i];
     });
+  }
+
+  void AddPartials(std::span<const PartialSum> parts, const float* bias, Rows out) override {
+    ForRows(out, [&](uint32_t row) { AddPartialsRow(parts, bias, row, out); });
   }
 
   void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) override {

@@ -53,45 +53,44 @@ void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ8_0& block) {
     std::memcpy(block.q + 32 * vector + 4 * lane, source + 2 + 4 * vector, 4);
 }
 
-// The 8 sub-blocks of 32 columns of one 256-value block. GGUF's order: half h (128 columns) has 64
-// bytes of low and 32 bytes of high bits; its columns 32g + l take nibble g / 2 of low byte
+// Sub-block `sub` of the 8 of 32 columns of one 256-value block. GGUF's order: half h (128 columns)
+// has 64 bytes of low and 32 bytes of high bits; its columns 32g + l take nibble g / 2 of low byte
 // 32 * (g % 2) + l, and bits 2g of high byte l.
-void PackSuperBlock(const std::byte* source, uint32_t lane, PanelBlockQ6K* blocks) {
-  const uint16_t d = Load16(source + 208);
-  for (uint32_t sub = 0; sub < 8; ++sub) {
-    PanelBlockQ6K& block = blocks[sub];
-    const uint32_t half = sub / 4, g = sub % 4;
-    const auto* low = reinterpret_cast<const uint8_t*>(source) + 64 * half + 32 * (g % 2);
-    const auto* high = reinterpret_cast<const uint8_t*>(source) + 128 + 32 * half;
-    block.d[lane] = d;
-    for (uint32_t part = 0; part < 2; ++part)
-      block.scale[part][lane] = static_cast<int8_t>(source[192 + 2 * sub + part]);
-    for (uint32_t i = 0; i < kBlockColumns; ++i) {
-      const uint32_t vector = i / 4, byte = 4 * lane + i % 4;
-      const uint32_t nibble = (low[i] >> (4 * (g / 2))) & 15U;
-      const uint32_t top = (high[i] >> (2 * g)) & 3U;
-      block.low[32 * (vector / 2) + byte] |= static_cast<uint8_t>(nibble << (4 * (vector % 2)));
-      block.high[32 * (vector / 4) + byte] |= static_cast<uint8_t>(top << (2 * (vector % 4)));
-    }
+void PackSubBlock(const std::byte* source, uint32_t sub, uint32_t lane, PanelBlockQ6K& block) {
+  const uint32_t half = sub / 4, g = sub % 4;
+  const auto* low = reinterpret_cast<const uint8_t*>(source) + 64 * half + 32 * (g % 2);
+  const auto* high = reinterpret_cast<const uint8_t*>(source) + 128 + 32 * half;
+  block.d[lane] = Load16(source + 208);
+  for (uint32_t part = 0; part < 2; ++part)
+    block.scale[part][lane] = static_cast<int8_t>(source[192 + 2 * sub + part]);
+  for (uint32_t i = 0; i < kBlockColumns; ++i) {
+    const uint32_t vector = i / 4, byte = 4 * lane + i % 4;
+    const uint32_t nibble = (low[i] >> (4 * (g / 2))) & 15U;
+    const uint32_t top = (high[i] >> (2 * g)) & 3U;
+    block.low[32 * (vector / 2) + byte] |= static_cast<uint8_t>(nibble << (4 * (vector % 2)));
+    block.high[32 * (vector / 4) + byte] |= static_cast<uint8_t>(top << (2 * (vector % 4)));
   }
 }
 
 template <typename Block>
-void PackBlockRow(const std::byte* source, DType dtype, uint32_t columns, uint32_t lane,
+void PackBlockRow(const std::byte* source, DType dtype, ColumnRange columns, uint32_t lane,
                   std::byte* panel) {
   auto* blocks = reinterpret_cast<Block*>(panel);
-  for (uint32_t b = 0; b < columns / kBlockColumns; ++b)
-    PackBlock(source + static_cast<size_t>(b) * Traits(dtype).block_bytes, lane, blocks[b]);
+  const size_t first = columns.begin / kBlockColumns;
+  for (uint32_t b = 0; b < columns.count / kBlockColumns; ++b)
+    PackBlock(source + (first + b) * Traits(dtype).block_bytes, lane, blocks[b]);
 }
 
 template <typename Element>
-void PackPlainRow(const std::byte* source, uint32_t columns, uint32_t lane, std::byte* panel) {
-  for (uint32_t k = 0; k < columns; ++k)
+void PackPlainRow(const std::byte* source, ColumnRange columns, uint32_t lane, std::byte* panel) {
+  source += columns.begin * sizeof(Element);
+  for (uint32_t k = 0; k < columns.count; ++k)
     std::memcpy(panel + (static_cast<size_t>(k) * kPanelRows + lane) * sizeof(Element),
                 source + static_cast<size_t>(k) * sizeof(Element), sizeof(Element));
 }
 
-void PackRow(const std::byte* source, DType dtype, uint32_t columns, uint32_t lane,
+// `source` is the whole row.
+void PackRow(const std::byte* source, DType dtype, ColumnRange columns, uint32_t lane,
              std::byte* panel) {
   switch (dtype) {
     case DType::kF32:
@@ -106,9 +105,11 @@ void PackRow(const std::byte* source, DType dtype, uint32_t columns, uint32_t la
     case DType::kQ8_0:
       return PackBlockRow<PanelBlockQ8_0>(source, dtype, columns, lane, panel);
     case DType::kQ6_K:
-      for (uint32_t b = 0; b < columns / 256; ++b)
-        PackSuperBlock(source + static_cast<size_t>(b) * 210, lane,
-                       reinterpret_cast<PanelBlockQ6K*>(panel) + 8 * b);
+      for (uint32_t b = 0; b < columns.count / kBlockColumns; ++b) {
+        const uint32_t at = columns.begin / kBlockColumns + b;
+        PackSubBlock(source + at / 8 * size_t{210}, at % 8, lane,
+                     reinterpret_cast<PanelBlockQ6K*>(panel)[b]);
+      }
       return;
     case DType::kI8:
       break;
@@ -165,31 +166,52 @@ float PlainElement(const std::byte* panel, DType dtype, size_t index) {
   return dtype == DType::kF16 ? HalfToFloat(bits) : BFloat16ToFloat(bits);
 }
 
-}  // namespace
-
-Result<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(const TensorView& weight,
-                                                         uint32_t segments, ThreadPool& pool,
-                                                         std::shared_ptr<WeightArena> arena) {
-  const DTypeTraits traits = Traits(weight.dtype);
+// Whether a matrix can be made of these columns, in so many segments.
+Status CheckCut(const TensorView& weight, ColumnRange columns, uint32_t segments) {
   if (weight.rank != 2 || weight.count() == 0 || weight.dtype == DType::kI8)
     return InvalidArgument("cannot multiply by a tensor " + weight.ToString());
   if (weight.dim(0) > UINT32_MAX - kPanelRows || weight.dim(1) > UINT32_MAX / kPanelRows)
     return InvalidArgument("tensor is too large: " + weight.ToString());
-  const auto columns = static_cast<uint32_t>(weight.dim(1));
-  const bool cut_ok = segments == 1 || (segments > 0 && columns % (segments * kBlockColumns) == 0);
-  if (columns % traits.block_values != 0 || !cut_ok)
+  const bool quantized = IsQuantized(weight.dtype);
+  const uint32_t block = quantized ? kBlockColumns : kPanelRows;
+  const bool range_ok = columns.count > 0 && columns.begin <= weight.dim(1) &&
+                        columns.count <= weight.dim(1) - columns.begin &&
+                        (!quantized || (columns.begin % block == 0 && columns.count % block == 0));
+  const bool cut_ok = segments == 1 || (segments > 0 && columns.count % (segments * block) == 0);
+  if (weight.dim(1) % Traits(weight.dtype).block_values != 0 || !range_ok || !cut_ok)
     return InvalidArgument("columns of " + weight.ToString() + " do not fall into whole blocks");
+  return OkStatus();
+}
 
+}  // namespace
+
+size_t PackedBytes(DType dtype, uint64_t rows, uint32_t columns) {
+  return (rows + kPanelRows - 1) / kPanelRows * PanelBytes(dtype, columns);
+}
+
+Result<std::unique_ptr<PackedMatrix>> PackedMatrix::Pack(const TensorView& weight,
+                                                         uint32_t segments, ThreadPool& pool,
+                                                         std::shared_ptr<WeightArena> arena) {
+  const uint64_t columns = weight.rank == 2 ? weight.dim(1) : 0;
+  if (columns > UINT32_MAX) return InvalidArgument("tensor is too large: " + weight.ToString());
+  return PackColumns(weight, {0, static_cast<uint32_t>(columns)}, segments, pool, std::move(arena));
+}
+
+Result<std::unique_ptr<PackedMatrix>> PackedMatrix::PackColumns(
+    const TensorView& weight, ColumnRange columns, uint32_t segments, ThreadPool& pool,
+    std::shared_ptr<WeightArena> arena) {
+  RETURN_IF_ERROR(CheckCut(weight, columns, segments));
   auto matrix = std::make_unique<PackedMatrix>();
   PanelView& view = matrix->view_;
-  view = {nullptr,      PanelBytes(weight.dtype, columns),
-          weight.dtype, static_cast<uint32_t>(weight.dim(0)),
-          columns,      segments};
+  view = {nullptr,       PanelBytes(weight.dtype, columns.count),
+          weight.dtype,  static_cast<uint32_t>(weight.dim(0)),
+          columns.count, segments};
   matrix->arena_ = std::move(arena);
   ASSIGN_OR_RETURN(std::byte* const panels, matrix->arena_->Allocate(matrix->bytes()));
   view.data = panels;
 
-  const size_t row_bytes = columns / traits.block_values * static_cast<size_t>(traits.block_bytes);
+  const DTypeTraits traits = Traits(weight.dtype);
+  const size_t row_bytes = weight.dim(1) / traits.block_values * traits.block_bytes;
   constexpr uint32_t kPanelsPerTile = 16;
   const uint32_t tiles = (matrix->panel_count() + kPanelsPerTile - 1) / kPanelsPerTile;
   pool.ParallelFor(tiles, [&](uint32_t tile, uint32_t) {

@@ -24,11 +24,16 @@ struct RowBlock {
 class PackedMatrix final : public Matrix {
  public:
   // kInvalidArgument if the tensor is not [N, K] of a known dtype with whole blocks, or if
-  // `segments` does not cut it into equal multiples of 32. The panels lie in `arena`, which lives
-  // as long as one of its matrices.
+  // `segments` does not cut it into equal multiples of 32 (of 8 in a plain format). The panels lie
+  // in `arena`, which lives as long as one of its matrices.
   static Result<std::unique_ptr<PackedMatrix>> Pack(
       const TensorView& weight, uint32_t segments, ThreadPool& pool,
       std::shared_ptr<WeightArena> arena = std::make_shared<WeightArena>());
+  // The same of some columns; in a block format they begin and end at multiples of 32.
+  static Result<std::unique_ptr<PackedMatrix>> PackColumns(const TensorView& weight,
+                                                           ColumnRange columns, uint32_t segments,
+                                                           ThreadPool& pool,
+                                                           std::shared_ptr<WeightArena> arena);
 
   uint32_t rows() const override { return view_.rows; }
   uint32_t columns() const override { return view_.columns; }
@@ -42,6 +47,9 @@ class PackedMatrix final : public Matrix {
   PanelView view_;
   std::shared_ptr<WeightArena> arena_;
 };
+
+// What PackedMatrix::bytes() will be.
+size_t PackedBytes(DType dtype, uint64_t rows, uint32_t columns);
 
 // Row `row` as f32 [K]: the bits that dequantising the original tensor gives.
 void ReadRow(const PanelView& panels, uint32_t row, float* out);

@@ -3,35 +3,73 @@
 #include <algorithm>
 
 namespace muselet {
+namespace {
 
-Result<KvCache> KvCache::Create(const ModelConfig& config, const KvOptions& options, DType dtype,
-                                Ops& ops) {
-  KvCache cache;
-  uint64_t block_bytes = 0;  // of all layers
-  for (const LayerSpec& spec : config.layers) {
-    Layer layer;
-    layer.kv.shape = {dtype, kBlockTokens, spec.kv_heads, spec.head_dim};
-    const auto same = [&](const KvGroupInfo& group) {
-      return group.window_tokens == spec.window_tokens;
-    };
-    const auto group = std::find_if(cache.groups_.begin(), cache.groups_.end(), same);
-    layer.group = static_cast<uint32_t>(group - cache.groups_.begin());
-    if (group == cache.groups_.end()) cache.groups_.push_back({0, spec.window_tokens});
-    block_bytes += ops.KvBlockBytes(layer.kv.shape);
-    cache.layers_.push_back(layer);
-  }
+KvShape ShapeOf(const LayerSpec& spec, const AttentionPart& part, DType dtype) {
+  return {dtype, KvCache::kBlockTokens, part.kv_heads, spec.head_dim};
+}
+
+size_t GroupOf(const std::vector<KvGroupInfo>& groups, const LayerSpec& spec) {
+  const auto same = [&](const KvGroupInfo& group) {
+    return group.window_tokens == spec.window_tokens;
+  };
+  return static_cast<size_t>(std::find_if(groups.begin(), groups.end(), same) - groups.begin());
+}
+
+}  // namespace
+
+DType KvDType(const EngineOptions& options) {
+  if (options.kv.format == KvFormat::kFloat16) return DType::kF16;
+  if (options.kv.format == KvFormat::kFloat32) return DType::kF32;
+  return options.cpu.activations == ActivationFormat::kFloat32 ? DType::kF32 : DType::kF16;
+}
+
+uint64_t KvBlockBytes(const ModelConfig& config, const RankShard& shard, DType dtype,
+                      const Ops& ops) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < shard.layers.size(); ++i)
+    for (const AttentionPart& part : shard.layers[i].attention)
+      bytes += ops.KvBlockBytes(ShapeOf(config.layers[shard.layer_begin + i], part, dtype));
+  return bytes;
+}
+
+Result<std::vector<KvGroupInfo>> KvGroups(const ModelConfig& config, const ShardPlan& plan,
+                                          const KvOptions& options, DType dtype, const Ops& ops) {
+  uint64_t block_bytes = 0;
+  for (const RankShard& shard : plan.ranks)
+    block_bytes = std::max(block_bytes, KvBlockBytes(config, shard, dtype, ops));
   const uint64_t blocks = std::min<uint64_t>(options.bytes / block_bytes, UINT32_MAX);
   if (blocks == 0) {
     return ResourceExhausted("kv.bytes: " + std::to_string(options.bytes) +
-                             " bytes do not hold one block of " + std::to_string(kBlockTokens) +
-                             " tokens (" + std::to_string(block_bytes) + " bytes); raise it");
+                             " bytes do not hold one block of " +
+                             std::to_string(KvCache::kBlockTokens) + " tokens (" +
+                             std::to_string(block_bytes) + " bytes); raise it");
   }
-  ASSIGN_OR_RETURN(cache.buffer_, ops.Allocate(blocks * block_bytes));
-  for (KvGroupInfo& group : cache.groups_) group.block_count = static_cast<uint32_t>(blocks);
+  std::vector<KvGroupInfo> groups;
+  for (const LayerSpec& spec : config.layers)
+    if (GroupOf(groups, spec) == groups.size())
+      groups.push_back({static_cast<uint32_t>(blocks), spec.window_tokens});
+  return groups;
+}
+
+Result<KvCache> KvCache::Create(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
+                                const KvOptions& options, DType dtype, Ops& ops) {
+  KvCache cache;
+  ASSIGN_OR_RETURN(cache.groups_, KvGroups(config, plan, options, dtype, ops));
+  const RankShard& shard = plan.ranks[rank];
+  const uint64_t blocks = cache.groups_.front().block_count;
+  ASSIGN_OR_RETURN(cache.buffer_,
+                   ops.Allocate(blocks * muselet::KvBlockBytes(config, shard, dtype, ops)));
   std::byte* next = cache.buffer_.data();
-  for (Layer& layer : cache.layers_) {
-    layer.kv.blocks = next;
-    next += blocks * ops.KvBlockBytes(layer.kv.shape);
+  for (size_t i = 0; i < shard.layers.size(); ++i) {
+    const LayerSpec& spec = config.layers[shard.layer_begin + i];
+    Layer layer;
+    layer.group = static_cast<uint32_t>(GroupOf(cache.groups_, spec));
+    for (const AttentionPart& part : shard.layers[i].attention) {
+      layer.parts.push_back({ShapeOf(spec, part, dtype), next});
+      next += blocks * ops.KvBlockBytes(layer.parts.back().shape);
+    }
+    cache.layers_.push_back(std::move(layer));
   }
   return cache;
 }

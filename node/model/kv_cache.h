@@ -1,5 +1,5 @@
-// The paged key/value storage of a replica: for every layer one array of blocks, all layers of a
-// group (one retention rule) sharing block numbers.
+// The paged key/value storage of a rank: for every part of its layers one array of blocks, all
+// layers of a group (one retention rule) sharing block numbers.
 #pragma once
 
 #include <vector>
@@ -8,6 +8,7 @@
 #include "node/engine/engine_options.h"
 #include "node/model/model.h"
 #include "node/model/model_config.h"
+#include "node/model/shard_plan.h"
 
 namespace muselet {
 
@@ -15,28 +16,41 @@ namespace muselet {
 // stands in the blocks is the step thread's.
 class KvCache {
  public:
-  // As many blocks as options.bytes holds, the same number in every group. kResourceExhausted if
-  // that is not even one sequence of 16 tokens.
-  static Result<KvCache> Create(const ModelConfig& config, const KvOptions& options, DType dtype,
-                                Ops& ops);
+  static constexpr uint32_t kBlockTokens = 16;
+
+  // As many blocks as KvGroups counts. `ops` is of the rank that holds them.
+  static Result<KvCache> Create(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
+                                const KvOptions& options, DType dtype, Ops& ops);
 
   const std::vector<KvGroupInfo>& groups() const { return groups_; }
   uint64_t bytes() const { return buffer_.size(); }
   uint32_t block_tokens() const { return kBlockTokens; }
 
+  // `layer` counts from the rank's first.
   uint32_t group_of(size_t layer) const { return layers_[layer].group; }
-  const PagedKv& layer(size_t layer) const { return layers_[layer].kv; }
+  const PagedKv& part(size_t layer, size_t part) const { return layers_[layer].parts[part]; }
 
  private:
-  static constexpr uint32_t kBlockTokens = 16;
   struct Layer {
     uint32_t group = 0;
-    PagedKv kv;
+    std::vector<PagedKv> parts;  // parallel to LayerShard::attention
   };
 
   DeviceBuffer buffer_;
   std::vector<KvGroupInfo> groups_;
   std::vector<Layer> layers_;
 };
+
+// The format that `options` ask for.
+DType KvDType(const EngineOptions& options);
+
+// Bytes of one block of every layer that a rank holds.
+uint64_t KvBlockBytes(const ModelConfig& config, const RankShard& shard, DType dtype,
+                      const Ops& ops);
+
+// The groups of the model, the same on every rank: as many blocks as options.bytes holds on the
+// rank that needs most for one. kResourceExhausted if that is not even one sequence of 16 tokens.
+Result<std::vector<KvGroupInfo>> KvGroups(const ModelConfig& config, const ShardPlan& plan,
+                                          const KvOptions& options, DType dtype, const Ops& ops);
 
 }  // namespace muselet

@@ -40,7 +40,10 @@ struct LayerSpec {
   uint32_t query_heads = 0;
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
-  uint32_t ffn_dim = 0;
+  uint32_t ffn_dim = 0;         // of one expert, where there are experts
+  uint32_t experts = 0;         // 0 = one dense feed-forward part
+  uint32_t experts_active = 0;  // that a token goes to
+  bool output_gate = false;     // attention's result is multiplied by a gate of its own
   double norm_eps = 1e-5;
   uint32_t window_tokens = 0;  // sliding window; 0 = full attention
   bool attention_bias = false;

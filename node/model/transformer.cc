@@ -3,35 +3,34 @@
 #include <algorithm>
 #include <cmath>
 
+#include "node/model/model_info.h"
 #include "node/model/rope_table.h"
 
 namespace muselet {
 namespace {
 
-Status CheckLayer(const LayerSpec& spec) {
-  if (spec.kv_heads == 0 || spec.head_dim == 0 || spec.ffn_dim == 0 || spec.query_heads == 0)
-    return InvalidArgument("a layer without heads or feed-forward columns cannot be computed");
-  if (spec.query_heads % spec.kv_heads != 0) {
-    return InvalidArgument(std::to_string(spec.query_heads) + " attention heads do not share " +
-                           std::to_string(spec.kv_heads) + " key/value heads evenly");
-  }
-  const RopeSpec& rope = spec.rope;
-  if (rope.rotary_dim % 2 != 0 || rope.rotary_dim > spec.head_dim)
-    return InvalidArgument("rotary dimension " + std::to_string(rope.rotary_dim) +
-                           " does not fit heads of " + std::to_string(spec.head_dim));
-  if (!rope.frequency_divisors.empty() && rope.frequency_divisors.size() != rope.rotary_dim / 2)
-    return InvalidArgument("rope_freqs does not have one value a rotated pair");
-  return OkStatus();
-}
-
-DType KvDType(const EngineOptions& options) {
-  if (options.kv.format == KvFormat::kFloat16) return DType::kF16;
-  if (options.kv.format == KvFormat::kFloat32) return DType::kF32;
-  return options.cpu.activations == ActivationFormat::kFloat32 ? DType::kF32 : DType::kF16;
-}
-
 float* Floats(const DeviceBuffer& buffer) {
   return reinterpret_cast<float*>(buffer.data());
+}
+
+// Rows [begin, begin + count) of x.
+Rows Part(Rows x, uint32_t begin, uint32_t count) {
+  return {x.row(begin), count, x.width};
+}
+
+// What the parts of a layer need of each kind, in values a row.
+struct Widths {
+  size_t query = 0, kv = 0, ffn = 0;
+};
+
+Widths WidthsOf(const LayerShard& shard, const LayerSpec& spec) {
+  Widths widths;
+  for (const AttentionPart& part : shard.attention) {
+    widths.query += size_t{part.query_heads} * spec.head_dim;
+    widths.kv += size_t{part.kv_heads} * spec.head_dim;
+  }
+  for (const FeedForwardPart& part : shard.feed_forward) widths.ffn += part.columns;
+  return widths;
 }
 
 }  // namespace
@@ -40,77 +39,93 @@ Result<std::unique_ptr<Transformer>> Transformer::Create(const Checkpoint& check
                                                          const EngineOptions& options,
                                                          std::unique_ptr<Ops> ops,
                                                          const LoadProgress& progress) {
+  RETURN_IF_ERROR(CheckComputable(checkpoint.config()));
+  ASSIGN_OR_RETURN(ShardPlan plan, MakeShardPlan(checkpoint, ShardSpec()));
+  return CreateRank(checkpoint, options, std::move(ops), std::move(plan), 0, progress);
+}
+
+Result<std::unique_ptr<Transformer>> Transformer::CreateRank(const Checkpoint& checkpoint,
+                                                             const EngineOptions& options,
+                                                             std::unique_ptr<Ops> ops,
+                                                             ShardPlan plan, uint32_t rank,
+                                                             const LoadProgress& progress) {
   const ModelConfig& config = checkpoint.config();
-  if (config.layers.empty() || config.hidden_dim == 0 || config.vocab_size == 0)
-    return InvalidArgument("a model without layers or vocabulary cannot be computed");
-  for (const LayerSpec& spec : config.layers) RETURN_IF_ERROR(CheckLayer(spec));
-  const DType kv_dtype = KvDType(options);
-  ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, options.kv, kv_dtype, *ops));
-  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(checkpoint, *ops, progress));
-  std::unique_ptr<Transformer> model(
-      new Transformer(checkpoint, std::move(ops), std::move(weights), std::move(cache)));
-  model->DescribeModel(checkpoint, options, kv_dtype);
+  RETURN_IF_ERROR(CheckComputable(config));
+  CHECK(rank < plan.rank_count() && plan.segments.size() == config.layers.size(),
+        "the plan is of another model");
+  ASSIGN_OR_RETURN(KvCache cache,
+                   KvCache::Create(config, plan, rank, options.kv, KvDType(options), *ops));
+  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(checkpoint, *ops, plan, rank, progress));
+  std::unique_ptr<Transformer> model(new Transformer(checkpoint, std::move(ops), std::move(plan),
+                                                     rank, std::move(weights), std::move(cache)));
+  model->info_ = DescribeModel(checkpoint, options, model->cache_.groups(), *model->ops_);
+  model->info_.weight_bytes = model->weights_.bytes;
+  model->info_.kv_bytes = model->cache_.bytes();
   model->MapRotations();
+  model->OrderPartials();
   RETURN_IF_ERROR(model->Reserve(std::max(1U, options.batch.step_tokens_max)));
   RETURN_IF_ERROR(model->ReserveLogits(std::max(1U, options.batch.sequences_max)));
   return model;
 }
 
-Transformer::Transformer(const Checkpoint& checkpoint, std::unique_ptr<Ops> ops,
-                         ModelWeights weights, KvCache cache)
+Transformer::Transformer(const Checkpoint& checkpoint, std::unique_ptr<Ops> ops, ShardPlan plan,
+                         uint32_t rank, ModelWeights weights, KvCache cache)
     : config_(checkpoint.config()),
       ops_(std::move(ops)),
+      plan_(std::move(plan)),
+      shard_(plan_.ranks[rank]),
       weights_(std::move(weights)),
       cache_(std::move(cache)),
+      exchange_(plan_, rank, config_.hidden_dim, config_.vocab_size),
       places_(cache_.groups().size()) {}
 
-void Transformer::DescribeModel(const Checkpoint& checkpoint, const EngineOptions& options,
-                                DType kv_dtype) {
-  info_.architecture = config_.architecture;
-  info_.model_digest = checkpoint.Digest();
-  info_.vocab_size = config_.vocab_size;
-  info_.context_tokens = options.context_tokens == 0
-                             ? config_.context_tokens
-                             : std::min(options.context_tokens, config_.context_tokens);
-  info_.block_tokens = cache_.block_tokens();
-  info_.kv_groups = cache_.groups();
-  info_.weight_bytes = weights_.bytes;
-  info_.kv_bytes = cache_.bytes();
-  info_.parameter_count = weights_.parameter_count;
-
-  std::string formats;
-  bool quantized = false;
-  for (const DType dtype : weights_.matrix_dtypes) {
-    if (!formats.empty()) formats += '+';
-    formats += Traits(dtype).name;
-    quantized |= IsQuantized(dtype);
-  }
-  info_.numerics_id = ops_->LayoutName() + "/" + formats + "/" +
-                      (quantized ? ops_->ActivationName() : "f32") + "/kv-" +
-                      std::string(Traits(kv_dtype).name) + "/strict";
+void Transformer::Connect(const RankLinks& links) {
+  CHECK((plan_.tensor == 1 || links.tensor != nullptr) &&
+            (shard_.first_stage || links.previous != nullptr) &&
+            (shard_.last_stage || links.next != nullptr),
+        "a rank lacks a link that its plan asks for");
+  exchange_.Connect(links);
 }
 
 void Transformer::MapRotations() {
-  for (const LayerSpec& layer : config_.layers) {
+  for (size_t i = 0; i < shard_.layers.size(); ++i) {
+    const RopeSpec& rope = layer(i).rope;
     size_t index = 0;
-    while (index < rotations_.size() && !SameAngles(rotations_[index].spec, layer.rope)) ++index;
+    while (index < rotations_.size() && !SameAngles(rotations_[index].spec, rope)) ++index;
     if (index == rotations_.size()) {
       Rotation rotation;
-      rotation.spec = layer.rope;
-      rotation.frequencies = RopeFrequencies(layer.rope);
+      rotation.spec = rope;
+      rotation.frequencies = RopeFrequencies(rope);
       rotations_.push_back(std::move(rotation));
     }
     rotation_of_layer_.push_back(index);
   }
 }
 
+void Transformer::OrderPartials() {
+  size_t parts_max = 0;
+  for (size_t i = 0; i < shard_.layers.size(); ++i) {
+    parts_max = std::max(parts_max, shard_.layers[i].attention.size() * 3);
+    parts_max = std::max(parts_max, shard_.layers[i].feed_forward.size() * 2);
+    if (plan_.tensor == 1) continue;
+    const size_t index = shard_.layer_begin + i;
+    orders_.push_back(
+        {AttentionOrder(plan_, shard_.stage, index), FeedForwardOrder(plan_, shard_.stage, index)});
+    slots_max_ =
+        std::max({slots_max_, orders_.back().attention.slots, orders_.back().feed_forward.slots});
+  }
+  targets_.reserve(parts_max);
+}
+
 Status Transformer::Reserve(uint32_t rows) {
   if (rows <= scratch_.rows) return OkStatus();
+  RETURN_IF_ERROR(exchange_.Reserve(*ops_, rows, slots_max_));
   size_t query = 0, kv = 0, ffn = 0;
-  for (const LayerSpec& spec : config_.layers) {
-    query = std::max<size_t>(query, size_t{spec.query_heads} * spec.head_dim);
-    kv = std::max<size_t>(kv, size_t{spec.kv_heads} * spec.head_dim);
-    ffn = std::max<size_t>(ffn, spec.ffn_dim);
+  for (size_t i = 0; i < shard_.layers.size(); ++i) {
+    const Widths widths = WidthsOf(shard_.layers[i], layer(i));
+    query = std::max(query, widths.query);
+    kv = std::max(kv, widths.kv);
+    ffn = std::max(ffn, widths.ffn);
   }
   const size_t hidden = config_.hidden_dim;
   Scratch scratch;
@@ -139,8 +154,11 @@ Status Transformer::Reserve(uint32_t rows) {
 }
 
 Status Transformer::ReserveLogits(uint32_t rows) {
-  if (rows <= logits_rows_max_) return OkStatus();
-  ASSIGN_OR_RETURN(logits_, ops_->Allocate(size_t{rows} * config_.vocab_size * sizeof(float)));
+  if (rows <= logits_rows_max_ || !shard_.last_stage) return OkStatus();
+  RETURN_IF_ERROR(exchange_.ReserveLogits(*ops_, rows));
+  if (shard_.tensor_rank == 0) {
+    ASSIGN_OR_RETURN(logits_, ops_->Allocate(size_t{rows} * config_.vocab_size * sizeof(float)));
+  }
   logits_rows_max_ = rows;
   return OkStatus();
 }
@@ -167,68 +185,140 @@ Result<std::span<const float>> Transformer::Forward(const StepPlan& plan) {
   const uint32_t rows = plan.row_count();
   RETURN_IF_ERROR(Reserve(rows));
   PlaceRows(plan);
-  const auto outputs = static_cast<uint32_t>(logits_rows_.size());
-  RETURN_IF_ERROR(ReserveLogits(outputs));
-  ops_->Gather(*weights_.embedding, plan.tokens, {scratch_.hidden, rows, config_.hidden_dim});
-  for (size_t layer = 0; layer < config_.layers.size(); ++layer) {
-    AttentionPart(layer, rows);
-    FeedForwardPart(layer, rows);
+  RETURN_IF_ERROR(ReserveLogits(static_cast<uint32_t>(logits_rows_.size())));
+  if (shard_.first_stage) {
+    ops_->Gather(*weights_.embedding, plan.tokens, Hidden(rows));
+  } else {
+    RETURN_IF_ERROR(exchange_.Receive(Hidden(rows)));
   }
-  if (outputs == 0) return std::span<const float>();
+  for (size_t i = 0; i < shard_.layers.size(); ++i) {
+    RETURN_IF_ERROR(AttentionPart(i, rows));
+    RETURN_IF_ERROR(FeedForwardPart(i, rows));
+  }
+  if (shard_.last_stage) return Logits(rows);
+  RETURN_IF_ERROR(exchange_.Send(Hidden(rows)));
+  return std::span<const float>();
+}
 
+// Of the rows that the plan asks for, out of `rows`.
+Result<std::span<const float>> Transformer::Logits(uint32_t rows) {
+  const auto outputs = static_cast<uint32_t>(logits_rows_.size());
+  if (outputs == 0) return std::span<const float>();
   const Rows last = {scratch_.normed, outputs, config_.hidden_dim};
-  ops_->SelectRows({scratch_.hidden, rows, config_.hidden_dim}, logits_rows_, last);
+  ops_->SelectRows(Hidden(rows), logits_rows_, last);
   ops_->RmsNorm(last, weights_.output_norm.data(), static_cast<float>(config_.final_norm_eps),
                 last);
-  const Rows logits = {Floats(logits_), outputs, config_.vocab_size};
-  const MatMulTarget head = {&weights_.head(), nullptr, logits};
+  const Rows whole = {Floats(logits_), outputs, config_.vocab_size};
+  const Rows out = plan_.tensor == 1 ? whole : exchange_.LogitsSlice(outputs);
+  const MatMulTarget head = {&weights_.head(), nullptr, out};
   ops_->MatMul(last, {&head, 1});
-  return std::span<const float>(logits.data, size_t{outputs} * logits.width);
+  if (plan_.tensor > 1) RETURN_IF_ERROR(exchange_.GatherLogits(outputs, whole.data));
+  if (shard_.tensor_rank > 0) return std::span<const float>();
+  return std::span<const float>(whole.data, size_t{outputs} * whole.width);
 }
 
 // hidden += attention of its norm.
-void Transformer::AttentionPart(size_t index, uint32_t rows) {
-  const LayerSpec& spec = config_.layers[index];
+Status Transformer::AttentionPart(size_t index, uint32_t rows) {
+  const LayerSpec& spec = layer(index);
+  const LayerShard& shard = shard_.layers[index];
   const LayerWeights& weights = weights_.layers[index];
   const Rotation& rotation = rotations_[rotation_of_layer_[index]];
-  const uint32_t query_width = spec.query_heads * spec.head_dim;
-  const uint32_t kv_width = spec.kv_heads * spec.head_dim;
-  const Rows hidden = {scratch_.hidden, rows, config_.hidden_dim};
-  const Rows normed = {scratch_.normed, rows, config_.hidden_dim};
-  const Rows q = {scratch_.q, rows, query_width};
-  const Rows k = {scratch_.k, rows, kv_width};
-  const Rows v = {scratch_.v, rows, kv_width};
-  const Rows attended = {scratch_.attended, rows, query_width};
   const StepRows places = {places_[cache_.group_of(index)], tables_};
-
-  const MatMulTarget inputs[] = {{weights.q.get(), weights.q_bias.data(), q},
-                                 {weights.k.get(), weights.k_bias.data(), k},
-                                 {weights.v.get(), weights.v_bias.data(), v}};
-  ops_->NormMatMul(hidden, weights.attention_norm.data(), static_cast<float>(spec.norm_eps), normed,
-                   inputs);
+  targets_.clear();
+  size_t query_at = 0, kv_at = 0;  // where a part's rows begin
+  for (size_t p = 0; p < shard.attention.size(); ++p) {
+    const AttentionWeights& part = weights.attention[p];
+    const uint32_t query_width = shard.attention[p].query_heads * spec.head_dim;
+    const uint32_t kv_width = shard.attention[p].kv_heads * spec.head_dim;
+    targets_.push_back(
+        {part.q.get(), part.q_bias.data(), {scratch_.q + query_at, rows, query_width}});
+    targets_.push_back({part.k.get(), part.k_bias.data(), {scratch_.k + kv_at, rows, kv_width}});
+    targets_.push_back({part.v.get(), part.v_bias.data(), {scratch_.v + kv_at, rows, kv_width}});
+    query_at += size_t{rows} * query_width;
+    kv_at += size_t{rows} * kv_width;
+  }
+  ops_->NormMatMul(Hidden(rows), weights.attention_norm.data(), static_cast<float>(spec.norm_eps),
+                   {scratch_.normed, rows, config_.hidden_dim}, targets_);
   const RopeRows angles = {Floats(rotation.cosine), Floats(rotation.sine), spec.rope.rotary_dim,
                            spec.rope.layout == RopeLayout::kInterleaved};
-  ops_->RopeKvWrite(q, k, v, angles, places, cache_.layer(index));
-  const AttentionSpec attention = {spec.query_heads, spec.window_tokens,
-                                   1.0F / std::sqrt(static_cast<float>(spec.head_dim))};
-  ops_->Attention(q, places, cache_.layer(index), attention, attended);
-  const MatMulTarget output = {weights.o.get(), weights.o_bias.data(), hidden, true};
-  ops_->MatMul(attended, {&output, 1});
+  for (size_t p = 0; p < shard.attention.size(); ++p) {
+    const Rows q = targets_[3 * p].out, k = targets_[3 * p + 1].out, v = targets_[3 * p + 2].out;
+    const PagedKv& cache = cache_.part(index, p);
+    ops_->RopeKvWrite(q, k, v, angles, places, cache);
+    const AttentionSpec attention = {shard.attention[p].query_heads, spec.window_tokens,
+                                     1.0F / std::sqrt(static_cast<float>(spec.head_dim))};
+    ops_->Attention(q, places, cache, attention,
+                    {scratch_.attended + (q.data - scratch_.q), rows, q.width});
+  }
+  return ProjectAttended(index, rows);
+}
+
+// hidden += output projection of what was attended to.
+Status Transformer::ProjectAttended(size_t index, uint32_t rows) {
+  const LayerWeights& weights = weights_.layers[index];
+  if (plan_.tensor == 1) {
+    const Matrix* o = weights.attention[0].o.get();
+    const MatMulTarget output = {o, weights.o_bias.data(), Hidden(rows), true};
+    ops_->MatMul({scratch_.attended, rows, o->columns()}, {&output, 1});
+    return OkStatus();
+  }
+  const PartialOrder& order = orders_[index].attention;
+  const uint32_t at_once = exchange_.RowsAtOnce(slots_max_);
+  for (uint32_t begin = 0; begin < rows; begin += at_once) {
+    const uint32_t count = std::min(at_once, rows - begin);
+    float* attended = scratch_.attended;
+    for (uint32_t p = 0; p < weights.attention.size(); ++p) {
+      const Matrix* o = weights.attention[p].o.get();
+      const Rows x = {attended, rows, o->columns()};
+      const MatMulTarget partial = {o, nullptr, exchange_.Slot(p, count)};
+      ops_->MatMul(Part(x, begin, count), {&partial, 1});
+      attended += size_t{rows} * x.width;
+    }
+    RETURN_IF_ERROR(
+        exchange_.AddWhole(*ops_, order, weights.o_bias.data(), Part(Hidden(rows), begin, count)));
+  }
+  return OkStatus();
 }
 
 // hidden += feed-forward of its norm.
-void Transformer::FeedForwardPart(size_t index, uint32_t rows) {
-  const LayerSpec& spec = config_.layers[index];
+Status Transformer::FeedForwardPart(size_t index, uint32_t rows) {
   const LayerWeights& weights = weights_.layers[index];
-  const Rows hidden = {scratch_.hidden, rows, config_.hidden_dim};
-  const Rows gate = {scratch_.gate, rows, spec.ffn_dim};
-  const Rows up = {scratch_.up, rows, spec.ffn_dim};
-  const MatMulTarget inputs[] = {{weights.gate.get(), weights.gate_bias.data(), gate},
-                                 {weights.up.get(), weights.up_bias.data(), up}};
-  ops_->NormMatMul(hidden, weights.ffn_norm.data(), static_cast<float>(spec.norm_eps),
-                   {scratch_.normed, rows, config_.hidden_dim}, inputs);
-  const MatMulTarget output = {weights.down.get(), weights.down_bias.data(), hidden, true};
-  ops_->SiluMatMul(gate, up, {&output, 1});
+  targets_.clear();
+  size_t at = 0;  // where a part's rows begin
+  for (const FeedForwardWeights& part : weights.feed_forward) {
+    const uint32_t width = part.gate->rows();
+    targets_.push_back({part.gate.get(), part.gate_bias.data(), {scratch_.gate + at, rows, width}});
+    targets_.push_back({part.up.get(), part.up_bias.data(), {scratch_.up + at, rows, width}});
+    at += size_t{rows} * width;
+  }
+  ops_->NormMatMul(Hidden(rows), weights.ffn_norm.data(), static_cast<float>(layer(index).norm_eps),
+                   {scratch_.normed, rows, config_.hidden_dim}, targets_);
+  return ProjectGated(index, rows);
+}
+
+// hidden += down projection of silu(gate) * up, which `targets_` has.
+Status Transformer::ProjectGated(size_t index, uint32_t rows) {
+  const LayerWeights& weights = weights_.layers[index];
+  if (plan_.tensor == 1) {
+    const MatMulTarget output = {weights.feed_forward[0].down.get(), weights.down_bias.data(),
+                                 Hidden(rows), true};
+    ops_->SiluMatMul(targets_[0].out, targets_[1].out, {&output, 1});
+    return OkStatus();
+  }
+  const PartialOrder& order = orders_[index].feed_forward;
+  const uint32_t at_once = exchange_.RowsAtOnce(slots_max_);
+  for (uint32_t begin = 0; begin < rows; begin += at_once) {
+    const uint32_t count = std::min(at_once, rows - begin);
+    for (uint32_t p = 0; p < weights.feed_forward.size(); ++p) {
+      const MatMulTarget partial = {weights.feed_forward[p].down.get(), nullptr,
+                                    exchange_.Slot(p, count)};
+      ops_->SiluMatMul(Part(targets_[2 * p].out, begin, count),
+                       Part(targets_[2 * p + 1].out, begin, count), {&partial, 1});
+    }
+    RETURN_IF_ERROR(exchange_.AddWhole(*ops_, order, weights.down_bias.data(),
+                                       Part(Hidden(rows), begin, count)));
+  }
+  return OkStatus();
 }
 
 }  // namespace muselet

@@ -6,124 +6,245 @@
 namespace muselet {
 namespace {
 
-constexpr uint32_t kFfnGroups = 8;
-constexpr uint32_t kSegmentsMax = 64;
-constexpr uint32_t kSegmentColumns = 32;
+// The part of a tensor that a rank holds.
+struct Extent {
+  uint64_t begin = 0;
+  uint64_t count = 0;
+};
 
+Status WrongShape(const std::string& name, const TensorView& tensor, const std::string& expected) {
+  return InvalidArgument("tensor " + name + " is " + tensor.ToString() +
+                         ", the model's config asks for [" + expected + "]");
+}
+
+// Rows of a matrix, or elements of a vector. REQUIRES: whole blocks.
+TensorView Slice(const TensorView& tensor, const Extent& rows) {
+  const DTypeTraits traits = Traits(tensor.dtype);
+  const uint64_t width = tensor.rank == 1 ? 1 : tensor.dim(1);
+  TensorView slice = tensor;
+  slice.data += rows.begin * width / traits.block_values * traits.block_bytes;
+  slice.shape[0] = rows.count;
+  return slice;
+}
+
+// Walks over what the rank holds, twice: to count the bytes that it will read, and to read them.
 class WeightLoader {
  public:
-  WeightLoader(const Checkpoint& checkpoint, Ops& ops, const LoadProgress& progress)
-      : checkpoint_(checkpoint), ops_(ops), progress_(progress) {
-    for (const std::string& name : checkpoint.TensorNames()) {
-      const auto tensor = checkpoint.Tensor(name);
-      if (tensor.ok()) bytes_total_ += tensor->bytes();
-    }
-  }
+  WeightLoader(const Checkpoint& checkpoint, Ops& ops, const ShardPlan& plan, uint32_t rank,
+               const LoadProgress& progress)
+      : checkpoint_(checkpoint),
+        config_(checkpoint.config()),
+        ops_(ops),
+        plan_(plan),
+        shard_(plan.ranks[rank]),
+        progress_(progress) {}
 
   Result<ModelWeights> Load() {
-    const ModelConfig& config = checkpoint_.config();
-    ASSIGN_OR_RETURN(weights_.embedding,
-                     LoadMatrix("embedding", config.vocab_size, config.hidden_dim, 1));
-    ASSIGN_OR_RETURN(weights_.output_norm, LoadVector("output_norm", config.hidden_dim));
-    if (!config.tied_embeddings) {
-      ASSIGN_OR_RETURN(weights_.output,
-                       LoadMatrix("output", config.vocab_size, config.hidden_dim, 1));
-    }
-    for (size_t i = 0; i < config.layers.size(); ++i) {
-      ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer("layers." + std::to_string(i) + ".",
-                                                     config.layers[i], config.hidden_dim));
-      weights_.layers.push_back(std::move(layer));
-    }
+    counting_ = true;
+    RETURN_IF_ERROR(LoadAll());
+    counting_ = false;
+    weights_ = {};
+    RETURN_IF_ERROR(LoadAll());
     return std::move(weights_);
   }
 
  private:
-  Result<LayerWeights> LoadLayer(const std::string& prefix, const LayerSpec& spec,
-                                 uint32_t hidden) {
-    const uint32_t query = spec.query_heads * spec.head_dim, kv = spec.kv_heads * spec.head_dim;
+  Status LoadAll() {
+    RETURN_IF_ERROR(LoadEnds());
+    for (size_t i = 0; i < shard_.layers.size(); ++i) {
+      const size_t layer = shard_.layer_begin + i;
+      ASSIGN_OR_RETURN(LayerWeights weights, LoadLayer(layer, shard_.layers[i]));
+      weights_.layers.push_back(std::move(weights));
+    }
+    return OkStatus();
+  }
+
+  // What stands before the first layer and after the last.
+  Status LoadEnds() {
+    const Extent all = {0, config_.vocab_size};
+    if (plan_.whole()) {
+      ASSIGN_OR_RETURN(weights_.embedding, LoadRows("embedding", all, all.count));
+    } else if (shard_.first_stage) {
+      ASSIGN_OR_RETURN(weights_.embedding, OpenTable("embedding"));
+    }
+    if (!shard_.last_stage) return OkStatus();
+    ASSIGN_OR_RETURN(weights_.output_norm, LoadVector("output_norm", config_.hidden_dim));
+    if (plan_.whole() && config_.tied_embeddings) return OkStatus();
+    ASSIGN_OR_RETURN(weights_.output,
+                     LoadRows(config_.tied_embeddings ? "embedding" : "output",
+                              {shard_.vocab_begin, shard_.vocab_rows()}, all.count));
+    return OkStatus();
+  }
+
+  Result<LayerWeights> LoadLayer(size_t index, const LayerShard& shard) {
+    const std::string prefix = "layers." + std::to_string(index) + ".";
+    const LayerSpec& spec = config_.layers[index];
+    const uint32_t hidden = config_.hidden_dim;
     LayerWeights layer;
     ASSIGN_OR_RETURN(layer.attention_norm, LoadVector(prefix + "attention_norm", hidden));
-    ASSIGN_OR_RETURN(layer.q, LoadMatrix(prefix + "q", query, hidden, 1));
-    ASSIGN_OR_RETURN(layer.k, LoadMatrix(prefix + "k", kv, hidden, 1));
-    ASSIGN_OR_RETURN(layer.v, LoadMatrix(prefix + "v", kv, hidden, 1));
-    ASSIGN_OR_RETURN(layer.o, LoadMatrix(prefix + "o", hidden, query, spec.kv_heads));
     ASSIGN_OR_RETURN(layer.ffn_norm, LoadVector(prefix + "ffn_norm", hidden));
-    ASSIGN_OR_RETURN(layer.gate, LoadMatrix(prefix + "gate", spec.ffn_dim, hidden, 1));
-    ASSIGN_OR_RETURN(layer.up, LoadMatrix(prefix + "up", spec.ffn_dim, hidden, 1));
-    ASSIGN_OR_RETURN(layer.down, LoadMatrix(prefix + "down", hidden, spec.ffn_dim, kFfnGroups));
-    if (spec.attention_bias) {
-      ASSIGN_OR_RETURN(layer.q_bias, LoadVector(prefix + "q_bias", query));
-      ASSIGN_OR_RETURN(layer.k_bias, LoadVector(prefix + "k_bias", kv));
-      ASSIGN_OR_RETURN(layer.v_bias, LoadVector(prefix + "v_bias", kv));
-      // Some families have biases on q, k and v only.
-      if (checkpoint_.Tensor(prefix + "o_bias").ok()) {
-        ASSIGN_OR_RETURN(layer.o_bias, LoadVector(prefix + "o_bias", hidden));
-      }
+    for (const AttentionPart& part : shard.attention) {
+      ASSIGN_OR_RETURN(AttentionWeights weights, LoadAttention(prefix, spec, part));
+      layer.attention.push_back(std::move(weights));
+    }
+    for (const FeedForwardPart& part : shard.feed_forward) {
+      ASSIGN_OR_RETURN(FeedForwardWeights weights, LoadFeedForward(prefix, spec, part));
+      layer.feed_forward.push_back(std::move(weights));
+    }
+    // Some families have biases on q, k and v only.
+    if (spec.attention_bias && checkpoint_.Tensor(prefix + "o_bias").ok()) {
+      ASSIGN_OR_RETURN(layer.o_bias, LoadVector(prefix + "o_bias", hidden));
     }
     if (spec.mlp_bias) {
-      ASSIGN_OR_RETURN(layer.gate_bias, LoadVector(prefix + "gate_bias", spec.ffn_dim));
-      ASSIGN_OR_RETURN(layer.up_bias, LoadVector(prefix + "up_bias", spec.ffn_dim));
       ASSIGN_OR_RETURN(layer.down_bias, LoadVector(prefix + "down_bias", hidden));
     }
     return layer;
   }
 
-  Result<std::unique_ptr<Matrix>> LoadMatrix(const std::string& name, uint32_t rows,
-                                             uint32_t columns, uint32_t groups) {
-    ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Tensor(name));
-    if (tensor.rank != 2 || tensor.dim(0) != rows || tensor.dim(1) != columns) {
-      return InvalidArgument("tensor " + name + " is " + tensor.ToString() +
-                             ", the model's config asks for [" + std::to_string(rows) + ", " +
-                             std::to_string(columns) + "]");
-    }
-    auto matrix = ops_.Prepare(tensor, SegmentCount(columns, groups));
-    if (!matrix.ok()) return matrix.status().WithContext("tensor " + name);
-    weights_.bytes += (*matrix)->bytes();
-    weights_.matrix_dtypes.insert(tensor.dtype);
-    Done(tensor);
-    return matrix;
+  Result<AttentionWeights> LoadAttention(const std::string& prefix, const LayerSpec& spec,
+                                         const AttentionPart& part) {
+    const uint32_t head = spec.head_dim;
+    const uint64_t query_rows = uint64_t{spec.query_heads} * head;
+    const uint64_t kv_rows = uint64_t{spec.kv_heads} * head;
+    const Extent query = {uint64_t{part.query_begin} * head, uint64_t{part.query_heads} * head};
+    const Extent kv = {uint64_t{part.kv_begin} * head, uint64_t{part.kv_heads} * head};
+    AttentionWeights weights;
+    ASSIGN_OR_RETURN(weights.q, LoadRows(prefix + "q", query, query_rows));
+    ASSIGN_OR_RETURN(weights.k, LoadRows(prefix + "k", kv, kv_rows));
+    ASSIGN_OR_RETURN(weights.v, LoadRows(prefix + "v", kv, kv_rows));
+    ASSIGN_OR_RETURN(weights.o,
+                     LoadColumns(prefix + "o", query, query_rows, part.segments.count()));
+    if (!spec.attention_bias) return weights;
+    ASSIGN_OR_RETURN(weights.q_bias, LoadElements(prefix + "q_bias", query, query_rows));
+    ASSIGN_OR_RETURN(weights.k_bias, LoadElements(prefix + "k_bias", kv, kv_rows));
+    ASSIGN_OR_RETURN(weights.v_bias, LoadElements(prefix + "v_bias", kv, kv_rows));
+    return weights;
   }
 
-  Result<WeightVector> LoadVector(const std::string& name, uint32_t size) {
+  Result<FeedForwardWeights> LoadFeedForward(const std::string& prefix, const LayerSpec& spec,
+                                             const FeedForwardPart& part) {
+    const Extent columns = {part.column_begin, part.columns};
+    FeedForwardWeights weights;
+    ASSIGN_OR_RETURN(weights.gate, LoadRows(prefix + "gate", columns, spec.ffn_dim));
+    ASSIGN_OR_RETURN(weights.up, LoadRows(prefix + "up", columns, spec.ffn_dim));
+    ASSIGN_OR_RETURN(weights.down,
+                     LoadColumns(prefix + "down", columns, spec.ffn_dim, part.segments.count()));
+    if (!spec.mlp_bias) return weights;
+    ASSIGN_OR_RETURN(weights.gate_bias, LoadElements(prefix + "gate_bias", columns, spec.ffn_dim));
+    ASSIGN_OR_RETURN(weights.up_bias, LoadElements(prefix + "up_bias", columns, spec.ffn_dim));
+    return weights;
+  }
+
+  Result<TensorView> Find(const std::string& name, uint64_t rows, uint64_t columns) {
     ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Tensor(name));
-    if (tensor.rank != 1 || tensor.dim(0) != size) {
-      return InvalidArgument("tensor " + name + " is " + tensor.ToString() +
-                             ", the model's config asks for [" + std::to_string(size) + "]");
+    if (tensor.rank != 2 || tensor.dim(0) != rows || tensor.dim(1) != columns)
+      return WrongShape(name, tensor, std::to_string(rows) + ", " + std::to_string(columns));
+    return tensor;
+  }
+
+  // Rows `rows` of a matrix of `rows_all` rows over the hidden size.
+  Result<std::unique_ptr<Matrix>> LoadRows(const std::string& name, const Extent& rows,
+                                           uint64_t rows_all) {
+    ASSIGN_OR_RETURN(const TensorView tensor, Find(name, rows_all, config_.hidden_dim));
+    // A row that is not whole blocks is refused by Prepare, and cannot be sliced.
+    const bool sliced = tensor.dim(1) % Traits(tensor.dtype).block_values == 0;
+    const TensorView slice = sliced ? Slice(tensor, rows) : tensor;
+    if (counting_) return Count(slice.bytes());
+    return Done(name, ops_.Prepare(slice, 1), slice);
+  }
+
+  // Columns `columns` of a matrix [hidden, columns_all].
+  Result<std::unique_ptr<Matrix>> LoadColumns(const std::string& name, const Extent& columns,
+                                              uint64_t columns_all, uint32_t segments) {
+    ASSIGN_OR_RETURN(const TensorView tensor, Find(name, config_.hidden_dim, columns_all));
+    if (counting_) return Count(tensor.bytes() / columns_all * columns.count);
+    if (columns.count == columns_all) return Done(name, ops_.Prepare(tensor, segments), tensor);
+    const ColumnRange range = {static_cast<uint32_t>(columns.begin),
+                               static_cast<uint32_t>(columns.count)};
+    return Done(name, ops_.PrepareColumns(tensor, range, segments), tensor);
+  }
+
+  Result<std::unique_ptr<Matrix>> OpenTable(const std::string& name) {
+    ASSIGN_OR_RETURN(const TensorView tensor, Find(name, config_.vocab_size, config_.hidden_dim));
+    auto table = ops_.PrepareTable(tensor);
+    if (!table.ok()) return table.status().WithContext("tensor " + name);
+    return table;
+  }
+
+  Result<WeightVector> LoadVector(const std::string& name, uint64_t size) {
+    return LoadElements(name, {0, size}, size);
+  }
+
+  Result<WeightVector> LoadElements(const std::string& name, const Extent& elements,
+                                    uint64_t size) {
+    ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Tensor(name));
+    if (tensor.rank != 1 || tensor.dim(0) != size)
+      return WrongShape(name, tensor, std::to_string(size));
+    if (elements.count != size && IsQuantized(tensor.dtype))
+      return InvalidArgument("tensor " + name + ": a quantised vector cannot be divided");
+    const TensorView slice = Slice(tensor, elements);
+    if (counting_) {
+      bytes_total_ += slice.bytes();
+      return WeightVector();
     }
-    auto vector = ops_.PrepareVector(tensor);
+    auto vector = ops_.PrepareVector(slice);
     if (!vector.ok()) return vector.status().WithContext("tensor " + name);
     weights_.bytes += vector->size();
-    Done(tensor);
+    Report(slice.bytes());
+    checkpoint_.Release(slice);
     return WeightVector(std::move(vector).value());
   }
 
-  void Done(const TensorView& tensor) {
-    weights_.parameter_count += tensor.count();
-    bytes_done_ += tensor.bytes();
-    checkpoint_.Release(tensor);
-    if (progress_) progress_(bytes_done_, bytes_total_);
+  std::unique_ptr<Matrix> Count(uint64_t bytes) {
+    bytes_total_ += bytes;
+    return nullptr;
+  }
+
+  Result<std::unique_ptr<Matrix>> Done(const std::string& name,
+                                       Result<std::unique_ptr<Matrix>> matrix,
+                                       const TensorView& read) {
+    if (!matrix.ok()) return matrix.status().WithContext("tensor " + name);
+    weights_.bytes += (*matrix)->bytes();
+    const DTypeTraits traits = Traits((*matrix)->dtype());
+    Report(uint64_t{(*matrix)->rows()} * (*matrix)->columns() / traits.block_values *
+           traits.block_bytes);
+    checkpoint_.Release(read);
+    return matrix;
+  }
+
+  void Report(uint64_t bytes) {
+    bytes_done_ += bytes;
+    if (progress_) progress_(std::min(bytes_done_, bytes_total_), bytes_total_);
   }
 
   const Checkpoint& checkpoint_;
+  const ModelConfig& config_;
   Ops& ops_;
+  const ShardPlan& plan_;
+  const RankShard& shard_;
   const LoadProgress& progress_;
   ModelWeights weights_;
+  bool counting_ = false;
   uint64_t bytes_done_ = 0;
   uint64_t bytes_total_ = 0;
 };
 
 }  // namespace
 
-uint32_t SegmentCount(uint32_t columns, uint32_t groups) {
-  for (uint32_t count = std::min(groups, kSegmentsMax); count > 1; --count) {
-    if (groups % count == 0 && columns % (count * kSegmentColumns) == 0) return count;
+WeightSummary SummariseWeights(const Checkpoint& checkpoint) {
+  WeightSummary summary;
+  for (const std::string& name : checkpoint.TensorNames()) {
+    const auto tensor = checkpoint.Tensor(name);
+    if (!tensor.ok()) continue;
+    summary.parameter_count += tensor->count();
+    if (tensor->rank == 2) summary.matrix_dtypes.insert(tensor->dtype);
   }
-  return 1;
+  return summary;
 }
 
-Result<ModelWeights> LoadWeights(const Checkpoint& checkpoint, Ops& ops,
-                                 const LoadProgress& progress) {
-  return WeightLoader(checkpoint, ops, progress).Load();
+Result<ModelWeights> LoadWeights(const Checkpoint& checkpoint, Ops& ops, const ShardPlan& plan,
+                                 uint32_t rank, const LoadProgress& progress) {
+  return WeightLoader(checkpoint, ops, plan, rank, progress).Load();
 }
 
 }  // namespace muselet

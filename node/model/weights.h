@@ -1,14 +1,16 @@
-// The weights of a decoder, prepared for a backend.
+// The weights of a decoder that a rank holds, prepared for a backend.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "base/device/ops.h"
 #include "node/model/checkpoint.h"
 #include "node/model/load_model.h"
+#include "node/model/shard_plan.h"
 
 namespace muselet {
 
@@ -24,39 +26,53 @@ class WeightVector {
   DeviceBuffer buffer_;
 };
 
+// Of an AttentionPart with h query and g key/value heads; letters as in base/device/ops.h.
+struct AttentionWeights {
+  std::unique_ptr<Matrix> q, k, v;  // [h * D, C], [g * D, C] twice
+  std::unique_ptr<Matrix> o;        // [C, h * D]
+  WeightVector q_bias, k_bias, v_bias;
+};
+
+// Of a FeedForwardPart with f columns.
+struct FeedForwardWeights {
+  std::unique_ptr<Matrix> gate, up;  // [f, C]
+  std::unique_ptr<Matrix> down;      // [C, f]
+  WeightVector gate_bias, up_bias;
+};
+
 struct LayerWeights {
-  WeightVector attention_norm;       // [C]
-  std::unique_ptr<Matrix> q, k, v;   // [H * D, C], [G * D, C] twice
-  std::unique_ptr<Matrix> o;         // [C, H * D]
-  WeightVector ffn_norm;             // [C]
-  std::unique_ptr<Matrix> gate, up;  // [F, C]
-  std::unique_ptr<Matrix> down;      // [C, F]
-  WeightVector q_bias, k_bias, v_bias, o_bias;
-  WeightVector gate_bias, up_bias, down_bias;
+  WeightVector attention_norm;              // [C]
+  std::vector<AttentionWeights> attention;  // parallel to LayerShard
+  WeightVector o_bias;                      // [C]
+  WeightVector ffn_norm;                    // [C]
+  std::vector<FeedForwardWeights> feed_forward;
+  WeightVector down_bias;  // [C]
 };
 
 struct ModelWeights {
-  std::unique_ptr<Matrix> embedding;  // [V, C]; serves as the head too if `output` is null
+  // [V, C] on the first stage. Of a whole model it is repacked and serves as the head too if
+  // `output` is null; otherwise its rows are taken from the checkpoint, which must stay.
+  std::unique_ptr<Matrix> embedding;
   std::vector<LayerWeights> layers;
-  WeightVector output_norm;        // [C]
-  std::unique_ptr<Matrix> output;  // [V, C] or null
+  WeightVector output_norm;        // [C] on the last stage
+  std::unique_ptr<Matrix> output;  // the rank's rows of the head [V, C], on the last stage
 
   uint64_t bytes = 0;  // of device memory
-  uint64_t parameter_count = 0;
-  std::set<DType> matrix_dtypes;  // what the matrices were made from
 
   const Matrix& head() const { return output != nullptr ? *output : *embedding; }
 };
 
-// Into how many segments the sum over `columns` is cut, if `groups` would be best: the largest
-// divisor of `groups` that gives whole blocks of 32 columns. It depends on the model only, so that
-// every way of sharding gives the same bits.
-uint32_t SegmentCount(uint32_t columns, uint32_t groups);
+// What a numerics id and a ModelInfo say of all weights of a model.
+struct WeightSummary {
+  uint64_t parameter_count = 0;
+  std::set<DType> matrix_dtypes;
+};
+WeightSummary SummariseWeights(const Checkpoint& checkpoint);
 
-// Prepares every tensor and tells the checkpoint that the file's pages are no longer needed. Faults
-// name the tensor: missing, of a shape that the config contradicts, or of a dtype that cannot be
-// computed.
-Result<ModelWeights> LoadWeights(const Checkpoint& checkpoint, Ops& ops,
-                                 const LoadProgress& progress);
+// Prepares what the rank holds and tells the checkpoint that those pages of the file are no longer
+// needed; nothing else is read. Faults name the tensor: missing, of a shape that the config
+// contradicts, or of a dtype that cannot be computed. REQUIRES: the plan is of this checkpoint.
+Result<ModelWeights> LoadWeights(const Checkpoint& checkpoint, Ops& ops, const ShardPlan& plan,
+                                 uint32_t rank, const LoadProgress& progress);
 
 }  // namespace muselet

@@ -13,7 +13,7 @@
 namespace muselet::testing {
 
 // Passes every op on; RmsNorm of at least `rows_min` rows sums from the back.
-class RowCountDependentOps final : public Ops {
+class RowCountDependentOps : public Ops {
  public:
   RowCountDependentOps(std::unique_ptr<Ops> ops, uint32_t rows_min)
       : ops_(std::move(ops)), rows_min_(rows_min) {}
@@ -23,6 +23,13 @@ class RowCountDependentOps final : public Ops {
   Result<DeviceBuffer> Allocate(size_t bytes) override { return ops_->Allocate(bytes); }
   Result<std::unique_ptr<Matrix>> Prepare(const TensorView& weight, uint32_t segments) override {
     return ops_->Prepare(weight, segments);
+  }
+  Result<std::unique_ptr<Matrix>> PrepareColumns(const TensorView& weight, ColumnRange columns,
+                                                 uint32_t segments) override {
+    return ops_->PrepareColumns(weight, columns, segments);
+  }
+  Result<std::unique_ptr<Matrix>> PrepareTable(const TensorView& table) override {
+    return ops_->PrepareTable(table);
   }
   Result<DeviceBuffer> PrepareVector(const TensorView& vector) override {
     return ops_->PrepareVector(vector);
@@ -52,6 +59,9 @@ class RowCountDependentOps final : public Ops {
   }
   void SiluMul(Rows gate, Rows up, Rows out) override { ops_->SiluMul(gate, up, out); }
   void Add(Rows x, Rows y, Rows out) override { ops_->Add(x, y, out); }
+  void AddPartials(std::span<const PartialSum> parts, const float* bias, Rows out) override {
+    ops_->AddPartials(parts, bias, out);
+  }
   void SelectRows(Rows x, std::span<const uint32_t> rows, Rows out) override {
     ops_->SelectRows(x, rows, out);
   }

@@ -222,12 +222,13 @@ TEST(TransformerTest, RefusesWhatItCannotCompute) {
 }
 
 TEST(WeightsTest, SegmentsDependOnTheModelOnly) {
-  EXPECT_EQ(SegmentCount(576, 3), 3U);   // SmolLM2's output projection: 3 groups of 192
-  EXPECT_EQ(SegmentCount(1536, 8), 8U);  // and its feed-forward
-  EXPECT_EQ(SegmentCount(192, 8), 2U);   // 8 would cut blocks of 32
-  EXPECT_EQ(SegmentCount(64, 2), 2U);
-  EXPECT_EQ(SegmentCount(48, 3), 1U);
-  EXPECT_EQ(SegmentCount(128 * 64, 128), 64U);
+  EXPECT_EQ(SegmentCount(576, 3, DType::kQ4_1),
+            3U);  // SmolLM2's output projection: 3 groups of 192
+  EXPECT_EQ(SegmentCount(1536, 8, DType::kQ4_1), 8U);  // and its feed-forward
+  EXPECT_EQ(SegmentCount(192, 8, DType::kQ4_1), 2U);   // 8 would cut blocks of 32
+  EXPECT_EQ(SegmentCount(64, 2, DType::kQ4_1), 2U);
+  EXPECT_EQ(SegmentCount(48, 3, DType::kQ4_1), 1U);
+  EXPECT_EQ(SegmentCount(128 * 64, 128, DType::kQ4_1), 64U);
 }
 
 }  // namespace

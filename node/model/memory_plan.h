@@ -1,0 +1,40 @@
+// How much memory each rank of a shard plan needs, and what fits on given devices; from a config
+// alone, so that a model can be planned for before it is there or can be computed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/device/dtype.h"
+#include "base/status.h"
+#include "node/model/checkpoint.h"
+#include "node/model/model_config.h"
+#include "node/model/shard_plan.h"
+
+namespace muselet {
+
+// The formats of a checkpoint's tensors; f32 for those that it lacks.
+WeightFormat FormatsOf(const Checkpoint& checkpoint);
+
+// Bytes of the weights that a rank prepares (the CPU backend's panels). What is looked up in the
+// mapped file is not counted. REQUIRES: the plan was made of this config and these formats.
+uint64_t WeightBytes(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
+                     uint32_t rank);
+
+// Bytes that a rank keeps of a sequence of `tokens` tokens, in whole blocks; layers with a window
+// keep no more than that.
+uint64_t KvBytes(const ModelConfig& config, const RankShard& shard, DType kv, uint64_t tokens);
+// Of one token more, in layers without a window and with one.
+struct KvTokenBytes {
+  uint64_t full = 0;
+  uint64_t windowed = 0;
+};
+KvTokenBytes KvBytesPerToken(const ModelConfig& config, const RankShard& shard, DType kv);
+
+// Bytes of activations and exchanged sums in steps of `step_tokens` rows, of which `sequences` need
+// logits.
+uint64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
+                        uint32_t step_tokens, uint32_t sequences);
+
+}  // namespace muselet

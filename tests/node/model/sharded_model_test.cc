@@ -1,0 +1,250 @@
+// Sharded over ranks in every way, a model gives the very bits that it gives whole.
+#include "tests/node/model/sharded_model.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/node/model/model_runner.h"
+#include "tests/node/model/random_checkpoint.h"
+#include "tests/node/model/row_count_ops.h"
+#include "tests/support/fixtures.h"
+
+namespace muselet {
+namespace {
+
+using testing::ModelRunner;
+using testing::Portion;
+using testing::RandomCheckpoint;
+using testing::RandomModelShape;
+using testing::SameBits;
+using testing::ShardedModel;
+using testing::TestSequence;
+
+EngineOptions Options(ActivationFormat activations) {
+  EngineOptions options;
+  options.cpu = {activations, 1, IsaLevel::kAuto};
+  options.kv.bytes = 8 << 20;
+  options.batch.step_tokens_max = 32;
+  options.batch.sequences_max = 8;
+  return options;
+}
+
+std::unique_ptr<Model> Whole(std::shared_ptr<const Checkpoint> checkpoint,
+                             const EngineOptions& options) {
+  auto model = LoadModel(std::move(checkpoint), options, {});
+  CHECK(model.ok(), model.status().message());
+  return std::move(model).value();
+}
+
+std::vector<TokenId> Text(uint32_t count, uint32_t seed, uint32_t vocab) {
+  std::mt19937 random(seed);
+  std::vector<TokenId> ids(count);
+  for (TokenId& id : ids) id = static_cast<TokenId>(random() % vocab);
+  return ids;
+}
+
+// The logits of `sequences` texts of up to `longest` tokens under mixed load: in every step some
+// compute one token, others a chunk of their prompt.
+std::vector<float> Play(Model& model, uint32_t sequences, uint32_t longest) {
+  ModelRunner runner(model);
+  std::vector<TestSequence> texts;
+  for (uint32_t i = 0; i < sequences; ++i) {
+    const uint32_t count = longest - i * longest / (2 * sequences);
+    texts.push_back(runner.Start(Text(count, i, model.info().vocab_size), count));
+  }
+  std::vector<float> logits;
+  for (uint32_t step = 0;; ++step) {
+    std::vector<Portion> portions;
+    for (uint32_t i = 0; i < texts.size(); ++i) {
+      const auto left = static_cast<uint32_t>(texts[i].ids.size()) - texts[i].computed;
+      if (left > 0) portions.push_back({&texts[i], std::min(left, (i + step) % 3 == 0 ? 7U : 1U)});
+    }
+    if (portions.empty()) return logits;
+    const std::vector<float> part = runner.Step(portions);
+    logits.insert(logits.end(), part.begin(), part.end());
+  }
+}
+
+struct Layout {
+  uint32_t tensor;
+  uint32_t pipeline;
+};
+
+void ExpectWholesBits(const std::shared_ptr<const Checkpoint>& checkpoint,
+                      const EngineOptions& options, const std::vector<Layout>& layouts,
+                      uint32_t sequences, uint32_t longest) {
+  const auto whole = Whole(checkpoint, options);
+  const std::vector<float> expected = Play(*whole, sequences, longest);
+  for (const auto& [tensor, pipeline] : layouts) {
+    ShardedModel sharded(checkpoint, options, {tensor, pipeline, {}});
+    EXPECT_TRUE(SameBits(expected, Play(sharded, sequences, longest)))
+        << whole->info().numerics_id << ", tensor " << tensor << ", pipeline " << pipeline;
+    EXPECT_EQ(sharded.info().numerics_id, whole->info().numerics_id);
+    EXPECT_EQ(sharded.info().model_digest, whole->info().model_digest);
+    EXPECT_EQ(sharded.info().parameter_count, whole->info().parameter_count);
+  }
+}
+
+void ExpectFixtureShards(const std::string& path) {
+  auto opened = Checkpoint::Open(path);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const std::shared_ptr<const Checkpoint> checkpoint = std::move(opened).value();
+  ExpectWholesBits(checkpoint, Options(ActivationFormat::kFloat32),
+                   {{1, 2}, {1, 3}, {1, 4}, {2, 1}, {4, 1}, {2, 2}, {2, 3}, {4, 2}, {4, 4}}, 6, 40);
+}
+
+TEST(ShardedModelTest, TiedFixtureGivesTheWholesBits) {
+  SKIP_WITHOUT_SHARED(path, "models/llama-tied-gqa");
+  ExpectFixtureShards(path);
+}
+
+TEST(ShardedModelTest, RopeScaledFixtureGivesTheWholesBits) {
+  SKIP_WITHOUT_SHARED(path, "models/llama3-ropescaled");
+  ExpectFixtureShards(path);
+}
+
+// Every format, uneven groups (5 key/value heads over 2, 3 and 4 ranks), biases, windows.
+TEST(ShardedModelTest, EveryFormatGivesTheWholesBits) {
+  for (const DType dtype : testing::kMatrixDTypes) {
+    for (const auto activations : {ActivationFormat::kInt8, ActivationFormat::kFloat32}) {
+      RandomModelShape shape = {.dtype = dtype, .layers = 3, .query_heads = 10, .kv_heads = 5};
+      shape.head_dim = dtype == DType::kQ6_K ? 256 : 32;
+      shape.tied = dtype == DType::kQ8_0;
+      shape.biases = dtype == DType::kQ4_1;
+      shape.window_tokens = dtype == DType::kQ4_0 ? 9 : 0;
+      ExpectWholesBits(std::make_shared<RandomCheckpoint>(shape), Options(activations),
+                       {{2, 1}, {3, 1}, {4, 2}, {5, 1}, {1, 3}}, 3, 20);
+    }
+  }
+}
+
+// One key/value head, eight query heads: the head is on every rank.
+TEST(ShardedModelTest, ReplicatedKeyValueHeadsGiveTheWholesBits) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(
+      RandomModelShape{.query_heads = 8, .kv_heads = 1, .biases = true});
+  ExpectWholesBits(checkpoint, Options(ActivationFormat::kInt8), {{2, 1}, {4, 1}, {8, 2}}, 3, 20);
+}
+
+TEST(ShardedModelTest, SmolLm2GivesTheWholesBits) {
+  SKIP_WITHOUT_MODEL(path);
+  auto opened = Checkpoint::Open(path);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const std::shared_ptr<const Checkpoint> checkpoint = std::move(opened).value();
+  ExpectWholesBits(checkpoint, Options(ActivationFormat::kInt8),
+                   {{2, 1}, {3, 1}, {1, 2}, {1, 3}, {1, 4}, {2, 2}, {3, 2}}, 3, 14);
+}
+
+// Ranks run ahead of one another: plans are handed out without waiting for their results.
+TEST(ShardedModelTest, PlansInFlightGiveTheBitsOfPlansOneByOne) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(RandomModelShape{.layers = 4});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  ShardedModel sharded(checkpoint, options, {2, 3, {}});
+  const auto whole = Whole(checkpoint, options);
+  std::vector<StepPlan> plans;
+  const std::vector<TokenId> text = Text(24, 7, 131);
+  for (uint32_t i = 0; i < 24; ++i) {
+    StepPlan plan;
+    plan.number = i + 1;
+    for (uint32_t slot = 0; slot < 2; ++slot) {
+      SequenceSlice slice = {slot, i, slot, 1, 1, true, {2 * slot}, {2}};
+      plan.tokens.push_back(text[(i + slot) % 24]);
+      plan.slices.push_back(slice);
+      plan.block_tables.insert(plan.block_tables.end(), {2 * slot + 1, 2 * slot + 2});
+    }
+    plans.push_back(plan);
+  }
+  const auto together = sharded.Run(plans);
+  ASSERT_TRUE(together.ok()) << together.status().message();
+  for (size_t i = 0; i < plans.size(); ++i) {
+    const auto alone = whole->Forward(plans[i]);
+    ASSERT_TRUE(alone.ok());
+    EXPECT_TRUE(SameBits({alone->begin(), alone->end()}, (*together)[i])) << "plan " << i;
+  }
+}
+
+TEST(ShardedModelTest, LayersByHandGiveTheWholesBits) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(RandomModelShape{.layers = 5});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  ShardedModel sharded(checkpoint, options, {1, 3, {3, 1, 1}});
+  EXPECT_TRUE(SameBits(Play(*Whole(checkpoint, options), 3, 20), Play(sharded, 3, 20)));
+}
+
+// Two faults of which tests must take notice: partial sums added in the order in which they come,
+// and the bias added by every rank to its own part.
+class InOrderOps final : public testing::RowCountDependentOps {
+ public:
+  explicit InOrderOps(std::unique_ptr<Ops> ops)
+      : RowCountDependentOps(std::move(ops), UINT32_MAX) {}
+  void AddPartials(std::span<const PartialSum> parts, const float* bias, Rows out) override {
+    std::vector<PartialSum> chain(parts.begin(), parts.end());
+    for (size_t i = 0; i < chain.size(); ++i) chain[i].additions = i > 0 ? 1 : 0;
+    RowCountDependentOps::AddPartials(chain, bias, out);
+  }
+};
+
+TEST(ShardedModelTest, AnotherOrderOfPartialSumsIsNoticed) {
+  const auto checkpoint =
+      std::make_shared<RandomCheckpoint>(RandomModelShape{.query_heads = 8, .kv_heads = 4});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  const auto all = [](std::unique_ptr<Ops> ops, uint32_t) -> std::unique_ptr<Ops> {
+    return std::make_unique<InOrderOps>(std::move(ops));
+  };
+  const auto one = [](std::unique_ptr<Ops> ops, uint32_t rank) -> std::unique_ptr<Ops> {
+    if (rank != 0) return ops;
+    return std::make_unique<InOrderOps>(std::move(ops));
+  };
+  const std::vector<float> expected = Play(*Whole(checkpoint, options), 3, 20);
+  for (const ShardedModel::OpsWrapper& wrap : {ShardedModel::OpsWrapper(all), {one}}) {
+    ShardedModel sharded(checkpoint, options, {4, 1, {}}, wrap);
+    EXPECT_FALSE(SameBits(expected, Play(sharded, 3, 20)));
+  }
+}
+
+TEST(ShardedModelTest, RanksHoldTheirSliceOnly) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(
+      RandomModelShape{.layers = 4, .query_heads = 8, .kv_heads = 4});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  const auto whole = Whole(checkpoint, options);
+  ShardedModel sharded(checkpoint, options, {2, 2, {}});
+  uint64_t bytes = 0, kv_bytes = 0;
+  for (size_t rank = 0; rank < 4; ++rank) {
+    const ModelInfo& info = sharded.rank(rank).info();
+    bytes += info.weight_bytes;
+    kv_bytes += info.kv_bytes;
+    EXPECT_LT(info.weight_bytes, whole->info().weight_bytes * 35 / 100) << rank;
+    EXPECT_LE(info.kv_bytes, options.kv.bytes);
+    ASSERT_EQ(info.kv_groups.size(), 1U);
+    EXPECT_EQ(info.kv_groups[0].block_count, sharded.info().kv_groups[0].block_count);
+  }
+  EXPECT_EQ(sharded.info().weight_bytes, bytes);
+  EXPECT_EQ(sharded.info().kv_bytes, kv_bytes);
+  EXPECT_EQ(sharded.info().kv_groups[0].block_count, 4 * whole->info().kv_groups[0].block_count);
+}
+
+TEST(ShardedModelTest, AFaultEndsTheStepAndNewLinksBeginAnew) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(RandomModelShape{});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  ShardedModel sharded(checkpoint, options, {2, 2, {}});
+  const std::vector<float> expected = Play(sharded, 2, 12);
+  sharded.Connect([](const std::string& name, uint32_t size) {
+    auto members = testing::MakeThreadGroup(size);
+    if (name == "tensor-1") members[0]->Abort(Unavailable("rank 3 is gone"));
+    return members;
+  });
+  StepPlan plan;
+  plan.tokens = {1};
+  plan.slices.push_back({0, 0, 0, 1, 1, true, {0}, {1}});
+  plan.block_tables = {0};
+  EXPECT_EQ(sharded.Run({plan}).status().code(), StatusCode::kUnavailable);
+
+  // The first rank alone: the others do not come.
+  sharded.Connect(testing::ThreadGroups);
+  sharded.rank(0).SetDeadline(Clock::Real().NowUs() + 1000);
+  EXPECT_EQ(sharded.rank(0).Forward(plan).status().code(), StatusCode::kDeadlineExceeded);
+
+  sharded.Connect(testing::ThreadGroups);
+  sharded.rank(0).SetDeadline(INT64_MAX);
+  EXPECT_TRUE(SameBits(expected, Play(sharded, 2, 12)));
+}
+
+}  // namespace
+}  // namespace muselet

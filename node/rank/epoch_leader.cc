@@ -34,7 +34,7 @@ EpochLeader::EpochLeader(EpochPlan plan, const EpochTiming& timing, int64_t now_
       next_heartbeat_us_(now_us),
       last_tick_us_(now_us),
       refusals_since_us_(now_us) {
-  CHECK(!members_.empty() && members_.size() <= kRanksMax, "a replica of ", members_.size(),
+  CHECK(!members_.empty() && members_.size() <= kEpochRanksMax, "a replica of ", members_.size(),
         " ranks");
   CHECK(plan_.sampling_rank < members_.size(), "no rank ", plan_.sampling_rank);
 }

@@ -24,6 +24,7 @@ namespace {
 using boost::asio::posix::stream_descriptor;
 
 constexpr int64_t kPollMaxMs = 1000;
+constexpr int64_t kNoChildrenUs = 3'600'000'000;  // nothing to look after
 
 // Waits until the process has ended, or the deadline is over.
 bool AwaitEnd(int process, std::chrono::steady_clock::time_point deadline) {
@@ -94,13 +95,14 @@ struct RankChildren::Watched {
 RankChildren::RankChildren(EventLoop& loop, RankChildrenOptions options)
     : loop_(loop),
       options_(std::move(options)),
-      silence_timer_(loop, options_.silence_interval_us, [this] { CheckSilence(); }) {}
+      silence_timer_(loop, kNoChildrenUs, [this] { CheckSilence(); }) {}
 
 RankChildren::~RankChildren() {
   Stop();
 }
 
 void RankChildren::Add(RankChildSpec spec) {
+  silence_timer_.SetInterval(options_.silence_interval_us);
   children_.push_back(std::make_shared<Watched>(loop_, std::move(spec), options_.restart));
   Start(*children_.back());
 }

@@ -118,7 +118,7 @@ Status FromWire(const pb::Alive& from, const RankLimits& /*limits*/, RankAlive& 
 }
 
 Status FromWire(const pb::Form& from, const RankLimits& /*limits*/, RankForm& to) {
-  RETURN_IF_ERROR(CheckSize(from.places_size(), kRanksMax, "form.places"));
+  RETURN_IF_ERROR(CheckSize(from.places_size(), kEpochRanksMax, "form.places"));
   to.epoch = from.epoch();
   to.session = from.session();
   to.timeout_us = from.timeout_us();

@@ -133,7 +133,7 @@ std::string_view RankMessageName(const RankMessage& message);
 // What a value of the rendezvous may be.
 inline constexpr size_t kRankKeyBytesMax = 256;
 inline constexpr size_t kRankValueBytesMax = 64 * 1024;
-inline constexpr uint32_t kRanksMax = 1024;
+inline constexpr uint32_t kEpochRanksMax = 1024;
 // Outstanding at once, at most; engines want far fewer.
 inline constexpr uint32_t kRankStepsMax = 64;
 

@@ -193,6 +193,7 @@ class SocketRankEngine final : public RankStepEngine {
   void Handle(EpochEvent& event) {
     using Kind = EpochEvent::Kind;
     if (event.kind == Kind::kDone) return OnDone(std::move(event.done));
+    ShowWhoIsThere();
     const LogFields fields = {
         {"replica", options_.replica}, {"epoch", event.epoch}, {"detail", event.text}};
     switch (event.kind) {
@@ -220,6 +221,9 @@ class SocketRankEngine final : public RankStepEngine {
         OnLost(event);
         break;
     }
+  }
+
+  void ShowWhoIsThere() {
     metrics_.ranks_joined.Set(leader_.joined_count());
     const std::lock_guard lock(mutex_);
     waiting_for_ = leader_.formed() ? "" : leader_.missing();
@@ -286,9 +290,9 @@ class SocketRankEngine final : public RankStepEngine {
 
 Status CheckOptions(const RankStepEngineOptions& options) {
   const uint64_t ranks = uint64_t{options.tensor} * options.pipeline;
-  if (ranks == 0 || ranks > kRanksMax)
+  if (ranks == 0 || ranks > kEpochRanksMax)
     return InvalidArgument("replica " + options.replica + ": " + std::to_string(ranks) +
-                           " ranks, from 1 to " + std::to_string(kRanksMax) + " are possible");
+                           " ranks, from 1 to " + std::to_string(kEpochRanksMax) + " are possible");
   if (options.nodes.size() != ranks)
     return InvalidArgument("replica " + options.replica + ": " + std::to_string(ranks) +
                            " ranks on " + std::to_string(options.nodes.size()) + " devices");

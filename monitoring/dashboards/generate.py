@@ -80,6 +80,16 @@ ROWS = [
         ("Models", "Which model runs where, with which numerics.", "short",
          [('muselet_model_info{model=~"$model"}', "{{model}} {{numerics}}")]),
     ]),
+    ("Ranks", [
+        ("Ranks joined", "Of the ranks that a sharded replica needs.", "short",
+         [('sum by (replica) (muselet_ranks_joined{replica=~"$replica"})', "{{replica}} joined"),
+          ('sum by (replica) (muselet_ranks{replica=~"$replica"})', "{{replica}} needed")]),
+        ("Losses of ranks", "Epochs that a rank's loss ended, by reason.", "short",
+         [(rate("muselet_rank_losses_total", 'replica=~"$replica"', "reason"), "{{reason}}"),
+          (rate("muselet_rank_epochs_formed_total", 'replica=~"$replica"'), "formed")]),
+        ("Forming time", "Without an epoch, until all ranks were ready.", "s",
+         quantiles("muselet_rank_forming_seconds", 'replica=~"$replica"')),
+    ]),
     ("Scheduler", [
         ("Waiting and placed", "Requests in line, and requests on replicas.", "short",
          [("sum by (scheduler) (muselet_scheduler_requests_waiting)", "{{scheduler}} waiting"),

@@ -122,7 +122,7 @@ TEST(RankCodec, RefusesStepsThatWouldReachOutsideTheirMemory) {
       {"no block 64", [](RankStep& s) { s.plan.block_tables[1] = 64; }},
       {"beyond", [](RankStep& s) { s.plan.block_tables.pop_back(); }},
       {"entries of no slice", [](RankStep& s) { s.plan.block_tables.push_back(0); }},
-      {"groups",
+      {"table_counts",
        [](RankStep& s) {
          s.plan.slices[0].table_count = {2, 2};
        }},

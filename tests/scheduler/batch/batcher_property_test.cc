@@ -195,6 +195,14 @@ class World {
     EXPECT_TRUE(batcher_.BlocksAddUp());
   }
 
+  void Fail() {
+    const uint64_t number = outstanding_.front().number;
+    outstanding_.pop_front();
+    batcher_.Fail(number, Internal("the device is gone"));
+    TakeUpdates();
+    EXPECT_TRUE(batcher_.BlocksAddUp());
+  }
+
   void Cancel(uint64_t number) {
     const auto told = told_.find(Id(number));
     if (told != told_.end() && told->second.finish == FinishReason::kNone) ++live_cancels_;
@@ -221,7 +229,7 @@ class World {
     for (const auto& [id, told] : told_) {
       std::vector<TokenId> alone = Alone(told.submit);
       ASSERT_NE(told.finish, FinishReason::kNone);
-      if (told.finish == FinishReason::kCancelled) {
+      if (told.finish == FinishReason::kCancelled || told.finish == FinishReason::kError) {
         ASSERT_LE(told.answer.size(), alone.size());
         alone.resize(told.answer.size());
         EXPECT_EQ(told.answer, alone);
@@ -413,10 +421,12 @@ TEST(BatcherProperty, TokensDoNotDependOnGroupsOrOnLosses) {
     World world(options, shape, 160, seed, groups);
     uint64_t admitted = 0;
     bool losing = loss_every > 0;
+    const bool failing = random() % 4 == 0;
     for (int turn = 0; turn < 40'000; ++turn) {
       if (admitted < 10 && world.Random(4) == 0) world.Admit(admitted++);
       if (world.Random(60) == 0) world.Cancel(world.Random(10));
       if (losing && world.Random(loss_every) == 0) world.Lose();
+      if (failing && world.outstanding_count() > 0 && world.Random(400) == 0) world.Fail();
       if (world.outstanding_count() < plans_max) world.Plan();
       if (world.outstanding_count() > 0 && world.Random(2) == 0) world.Commit();
       if (HasFailure()) return;

@@ -34,7 +34,9 @@ namespace {
 constexpr size_t kPieceBytes = 32U << 10;
 constexpr size_t kQueueBytesMin = 4 * kPieceBytes;
 constexpr size_t kQueueBytesMax = 8U << 20;  // of two members; more members share it
-constexpr int64_t kSpinUs = 20;
+// Short, and then giving way: two members may share a core, where a spinning one only delays the
+// other; alone on its core a yielding one looks again at once.
+constexpr int64_t kSpinUs = 3;
 constexpr int64_t kYieldUs = 200;
 
 // Of one member; written by its peers (doorbell) and by itself. All zero at the beginning.

@@ -56,7 +56,7 @@ TEST_P(RankFaultTest, NamesTwoOperationsThatDiffer) {
   std::vector<std::byte> data(400);
   ExpectOutOfStep(Both(
                       Make(2), [&](RankGroup& group) { return group.AllReduce(values); },
-                      [&](RankGroup& group) { return group.Broadcast(data, 1); }),
+                      [&](RankGroup& group) { return group.Broadcast(data, 0); }),
                   "all_reduce of 400 bytes", "broadcast of 400 bytes");
 }
 

@@ -20,8 +20,8 @@ void AddCpuBackend(std::vector<Option>& rows) {
   AddOption(
       rows, group,
       {"cpu.threads", ValueKind::kInteger,
-       "Compute threads of a node, the step thread included; 0 is one for each core that the "
-       "process may use",
+       "Compute threads of each rank, the step thread included; 0 divides the cores that the "
+       "process may use among the ranks of the machine",
        0, 1024},
       [](auto& c) -> auto& { return c.engine.cpu.threads; });
   AddOption(

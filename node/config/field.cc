@@ -181,10 +181,12 @@ Parsed ParseList(const FieldSpec& spec, const YamlNode& node) {
       return ValueFault{problem,
                         spec.kind == ValueKind::kDevices ? "use cpu, or cpu:0, cpu:1, ..." : ""};
     }
-    if (std::any_of(values.begin(), values.end(),
-                    [&](const std::string& value) { return IsSameItem(spec, value, item.text); })) {
+    const auto same = std::find_if(values.begin(), values.end(), [&](const std::string& value) {
+      return IsSameItem(spec, value, item.text);
+    });
+    if (same != values.end()) {
       return ValueFault{"\"" + item.text + "\" stands in the list twice",
-                        item.text == "cpu" ? "cpu is cpu:0" : ""};
+                        *same == item.text ? "" : *same + " is the same"};
     }
     values.push_back(item.text);
   }

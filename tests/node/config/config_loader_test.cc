@@ -228,13 +228,10 @@ const std::vector<BadCase> kBadDocuments = {
     {"unknown node",
      "models: [{path: m.gguf}]\nnodes: [{name: n0}]\nreplicas: [{on: [n1]}]\n",
      {"c.yaml:3:17: replicas[0].on: no node is called \"n1\" (did you mean n0?)"}},
-    {"sharding",
-     "models: [{path: m.gguf}]\nreplicas: [{tensor: 2}]\n",
-     {"c.yaml:2:21: replicas[0].tensor: sharding is not supported yet (this version runs a "
-      "replica as one rank; use several replicas instead)"}},
     {"cuda",
      "models: [{path: m.gguf}]\nnodes: [{devices: [\"cuda:0\"]}]\n",
-     {"c.yaml:2:19: nodes[0].devices: cuda:0: this build has no CUDA backend (use cpu)"}},
+     {"c.yaml:2:19: nodes[0].devices: cuda:0: this build has no CUDA backend (use cpu, or "
+      "cpu:0, cpu:1, ...)"}},
     {"bad address",
      "models: [{path: m.gguf}]\ngateways: [{http: localhost}]\n",
      {"c.yaml:2:19: gateways[0].http: \"localhost\": the port is missing (expected HOST:PORT)"}},
@@ -256,9 +253,9 @@ const std::vector<BadCase> kBadDocuments = {
       "(give every surface a key_file, bind 127.0.0.1, or set insecure: true)"}},
     {"plain wire",
      "models: [{path: m.gguf}]\nnodes: [{host: 10.0.0.2}]\n",
-     {"c.yaml:2:16: nodes[0].host: 10.0.0.2 is not a loopback address (wires are not encrypted "
-      "in "
-      "this version; use a loopback address, or insecure: true on a network that you trust)"}},
+     {"c.yaml:2:16: nodes[0].host: 10.0.0.2 is not a loopback address (give every process a key "
+      "with security.key_file (muselet keys generate), use a loopback address, or set insecure: "
+      "true on a network that you trust)"}},
     {"options that do not fit",
      "models: [{path: m.gguf}]\nbatch: {prefill_chunk_max: 1024}\n",
      {"c.yaml:2:28: batch.prefill_chunk_max: larger than batch.step_tokens_max (at most 512)"}},

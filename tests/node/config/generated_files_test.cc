@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <set>
 
 #include "base/json.h"
@@ -29,14 +30,18 @@ TEST(GeneratedFiles, ReferencePageIsWhatTheTableSays) {
 }
 
 TEST(GeneratedFiles, SamplesLoadAndNameTheSchema) {
-  for (const char* name : {"quickstart", "four_processes", "three_machines"}) {
-    const std::string path = std::string("deploy/config/") + name + ".yaml";
+  size_t samples = 0;
+  for (const auto& file : std::filesystem::directory_iterator("deploy/config")) {
+    if (file.path().extension() != ".yaml") continue;
+    const std::string path = file.path().string();
+    ++samples;
     EXPECT_EQ(Committed(path).rfind("# yaml-language-server: $schema=schema.json\n", 0), 0U);
     ConfigRequest request;
     request.file = path;
     request.file_check = ConfigRequest::FileCheck::kNone;
     EXPECT_EQ(FormatFaults(LoadConfig(request).faults), "") << path;
   }
+  EXPECT_GE(samples, 6U);
 }
 
 TEST(OptionTable, NamesAreUniqueAndDefaultsAreLegal) {

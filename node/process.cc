@@ -14,8 +14,10 @@
 #include "base/log.h"
 #include "node/cli/version.h"
 #include "node/roles.h"
+#include "node/sharded_replica.h"
 #include "node/startup_table.h"
 #include "node/stop_signals.h"
+#include "node/wire_security.h"
 
 namespace muselet {
 namespace {
@@ -198,7 +200,8 @@ int Run(const ClusterConfig& config,
   signals.ExitAtOnce(true);
   const std::unique_ptr<ProcessContext> process = NewProcess();
   Roles roles;
-  const Status made = make(*process, roles);
+  Status made = SecureWires(config, process->wire);
+  if (made.ok()) made = make(*process, roles);
   if (!made.ok()) {
     roles.Stop(0);
     return Refuse(made);
@@ -218,6 +221,15 @@ int RunRole(const ClusterConfig& config, const std::string& name) {
   return Run(config, [&](ProcessContext& process, Roles& roles) {
     return MakeOne(config, name, process, roles);
   });
+}
+
+int RunRank(const ClusterConfig& config, const RankInvocation& invocation) {
+  Result<RankProcessOptions> options = RankOptionsOf(config, invocation);
+  if (!options.ok()) return Refuse(options.status());
+  WireContext wire;
+  const Status secured = SecureWires(config, wire);
+  if (!secured.ok()) return Refuse(secured);
+  return RunRankProcess(std::move(*options), wire);
 }
 
 }  // namespace muselet

@@ -11,6 +11,7 @@
 #include "node/cli/chat.h"
 #include "node/cli/command_line.h"
 #include "node/cli/config_commands.h"
+#include "node/cli/keys_command.h"
 #include "node/cli/preflight.h"
 #include "node/cli/version.h"
 #include "node/config/config_reference.h"
@@ -36,12 +37,27 @@ int RunRoles(const CommandLine& line, const LoadedConfig& loaded, const CommandH
   return line.command == Command::kRun ? handlers.run(config, line.entry) : handlers.serve(config);
 }
 
+int RunRankOf(const CommandLine& line, const ClusterConfig& config,
+              const CommandHandlers& handlers) {
+  LogOptions log;
+  log.level = config.log_level;
+  log.format = config.log_format;
+  log.process_name = line.rank.replica + " rank " + std::to_string(line.rank.number);
+  InitLog(log);
+  return handlers.rank(config, line.rank);
+}
+
 int RunConfigured(const CommandLine& line, const std::map<std::string, std::string>& environment,
                   const CommandHandlers& handlers, const CommandStreams& streams) {
   const auto loaded = LoadForCommand(line, environment, streams);
   if (!loaded) return kWrongInput;
+  if (!line.no_files && line.command != Command::kConfigShow && line.command != Command::kRank &&
+      !CheckShards(*loaded, line, handlers, streams)) {
+    return kWrongInput;
+  }
   if (line.command == Command::kConfigCheck) return RunConfigCheck(*loaded, line, streams);
   if (line.command == Command::kConfigShow) return RunConfigShow(*loaded, line, streams);
+  if (line.command == Command::kRank) return RunRankOf(line, loaded->config, handlers);
   return RunRoles(line, *loaded, handlers, streams);
 }
 
@@ -72,6 +88,7 @@ int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& 
   switch (line.command) {
     case Command::kServe:
     case Command::kRun:
+    case Command::kRank:
     case Command::kConfigCheck:
     case Command::kConfigShow:
       return RunConfigured(line, environment, handlers, streams);
@@ -86,6 +103,8 @@ int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& 
       return RunClient(line, environment, streams);
     case Command::kModelInspect:
       return RunModelInspect(line, handlers, streams);
+    case Command::kKeysGenerate:
+      return RunKeysGenerate(line.keys_prefix, streams);
     case Command::kVersion:
       streams.out << (line.json ? VersionJson() : VersionText());
       return 0;

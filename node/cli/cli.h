@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "node/cli/command_line.h"
 #include "node/config/config.h"
 
 namespace muselet {
@@ -16,6 +17,9 @@ namespace muselet {
 struct CommandHandlers {
   std::function<int(const ClusterConfig&)> serve;
   std::function<int(const ClusterConfig&, const std::string& name)> run;
+  std::function<int(const ClusterConfig&, const RankInvocation&)> rank;
+  // kInvalidArgument if the model cannot be cut into the ranks of the replica.
+  std::function<Status(const ModelEntry&, const ReplicaEntry&)> check_shards;
   // What a checkpoint holds, as text or as a JSON object.
   std::function<Result<std::string>(const std::string& path, bool json)> inspect_model;
 };

@@ -414,6 +414,7 @@ class Parser {
   std::string Missing(const std::string& option_name) {
     std::string commands;
     for (const CLI::App* command : Active()->get_subcommands({})) {
+      if (command->get_group().empty()) continue;  // not for people
       commands += (commands.empty() ? "" : ", ") + command->get_name();
     }
     if (!commands.empty()) return "a command is missing: one of " + commands;
@@ -457,7 +458,7 @@ class Parser {
     } else if (!active->get_subcommands({}).empty()) {
       what = "command";
       for (const CLI::App* command : active->get_subcommands({})) {
-        known.push_back(command->get_name());
+        if (!command->get_group().empty()) known.push_back(command->get_name());
       }
     }
     const std::string stem = word.substr(0, word.find('='));

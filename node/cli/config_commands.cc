@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "node/config/environment.h"
+#include "node/config/rank_placement.h"
 
 namespace muselet {
 namespace {
@@ -28,7 +29,45 @@ std::string Count(size_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
+// Where the value came from; kDefault if nobody gave it.
+ValueSource SourceOf(const LoadedConfig& loaded, const std::string& key) {
+  const auto found = std::find_if(loaded.values.begin(), loaded.values.end(),
+                                  [&](const EffectiveValue& value) { return value.key == key; });
+  return found == loaded.values.end() ? ValueSource() : found->source;
+}
+
+// Blames the size that was given; both may be at fault.
+ConfigFault ShardFault(const LoadedConfig& loaded, size_t index, const Status& status) {
+  const std::string replica = "replicas[" + std::to_string(index) + "]";
+  ConfigFault fault{{}, replica, status.message(), ""};
+  for (const char* field : {".tensor", ".pipeline"}) {
+    fault.source = SourceOf(loaded, replica + field);
+    if (fault.source.kind != ValueSource::Kind::kDefault) break;
+  }
+  return fault;
+}
+
 }  // namespace
+
+bool CheckShards(const LoadedConfig& loaded, const CommandLine& line,
+                 const CommandHandlers& handlers, const CommandStreams& streams) {
+  const ClusterConfig& config = loaded.config;
+  ConfigFaults faults;
+  for (size_t i = 0; i < config.replicas.size(); ++i) {
+    const ReplicaEntry& replica = config.replicas[i];
+    const bool here = line.entry.empty() || std::find(replica.on.begin(), replica.on.end(),
+                                                      line.entry) != replica.on.end();
+    if (!here || !IsSharded(replica)) continue;
+    const auto model =
+        std::find_if(config.models.begin(), config.models.end(),
+                     [&](const ModelEntry& entry) { return entry.id == replica.model; });
+    if (model == config.models.end()) continue;
+    const Status status = handlers.check_shards(*model, replica);
+    if (!status.ok()) faults.push_back(ShardFault(loaded, i, status));
+  }
+  streams.err << FormatFaults(faults);
+  return faults.empty();
+}
 
 std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
                                            const std::map<std::string, std::string>& environment,
@@ -38,6 +77,11 @@ std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
   request.environment = environment;
   request.flags = line.config_flags;
   request.entry = line.entry;
+  if (line.command == Command::kRank) {
+    // Its node has looked at everything, and has put the variables into the file.
+    request.environment.clear();
+    request.file_check = ConfigRequest::FileCheck::kNone;
+  }
   if (line.no_files) request.file_check = ConfigRequest::FileCheck::kNone;
   if (line.command == Command::kRun) request.file_check = ConfigRequest::FileCheck::kOneEntry;
   if (line.command == Command::kConfigCheck || line.command == Command::kConfigShow) {

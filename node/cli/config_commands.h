@@ -16,6 +16,11 @@ std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
                                            const std::map<std::string, std::string>& environment,
                                            const CommandStreams& streams);
 
+// Whether the models can be cut as the replicas want it: of those that the process of `run` has a
+// part in, or of all. Says on `streams.err` what cannot.
+bool CheckShards(const LoadedConfig& loaded, const CommandLine& line,
+                 const CommandHandlers& handlers, const CommandStreams& streams);
+
 int RunConfigCheck(const LoadedConfig& loaded, const CommandLine& line,
                    const CommandStreams& streams);
 int RunConfigShow(const LoadedConfig& loaded, const CommandLine& line,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <new>
@@ -11,6 +12,7 @@
 #include <system_error>
 
 #include "base/json.h"
+#include "comms/wire_keys.h"
 #include "node/cli/version.h"
 #include "node/config/option_table.h"
 #include "tests/node/cli/fake_openai_server.h"
@@ -41,6 +43,9 @@ Outcome Muselet(const std::vector<std::string>& arguments,
   handlers.run = [&](const ClusterConfig&, const std::string& name) {
     outcome.called = "run " + name;
     return 0;
+  };
+  handlers.check_shards = [](const ModelEntry&, const ReplicaEntry& replica) {
+    return replica.tensor == 2 ? InvalidArgument("no two") : OkStatus();
   };
   handlers.inspect_model = [](const std::string& path, bool json) -> Result<std::string> {
     if (path == "broken") return DataLoss("broken: not a checkpoint");
@@ -124,6 +129,7 @@ Subcommands:
   bench     Measure any OpenAI-compatible server
   config    Check and explain configuration
   model     Look at models
+  keys      Make keys for the wires between processes
   version   Print what this program is
 
 muselet COMMAND --help tells more. Start with: muselet serve MODEL.gguf
@@ -233,6 +239,41 @@ TEST(Cli, ConfigCheckTakesAFileForLargerMachines) {
   }
   EXPECT_THAT(Muselet({"run", "--name", "n", "--config", file("10.0.0.1")}).err,
               HasSubstr("kv.bytes: 16TiB is more than"));
+}
+
+TEST(Cli, KeysGenerateWritesAPairAndPrintsThePublicOne) {
+  const std::string prefix = TempFile("pair", "");
+  const Outcome made = Muselet({"keys", "generate", "--out", prefix});
+  EXPECT_EQ(made.exit_code, 0) << made.err;
+  const Result<WireKeyPair> pair = ReadSecretKeyFile(prefix + ".key");
+  ASSERT_TRUE(pair.ok()) << pair.status().message();
+  EXPECT_EQ(made.out, pair->public_key + "\n");
+  const Outcome again = Muselet({"keys", "generate", "--out", prefix});
+  EXPECT_EQ(again.exit_code, 2);
+  EXPECT_THAT(again.err, HasSubstr("exists: keys are never overwritten"));
+  EXPECT_EQ(ReadSecretKeyFile(prefix + ".key")->public_key, pair->public_key);
+  EXPECT_THAT(Muselet({"keys", "generate"}).err, HasSubstr("--out is required"));
+  std::filesystem::remove(prefix + ".key");
+  std::filesystem::remove(prefix + ".pub");
+}
+
+TEST(Cli, ShardsThatDoNotFitTheModelAreRefusedBeforeAnythingStarts) {
+  const std::string file =
+      TempFile("s.yaml", "models: [{path: " + TempFile("m.gguf", "GGUF") +
+                             "}]\nnodes: [{name: n, devices: [cpu:0, cpu:1]}, {name: o}]\n"
+                             "replicas: [{tensor: 2, on: [n]}]\n"
+                             "schedulers: [{name: s0, rpc: \"tcp://127.0.0.1:5555\"}]\n");
+  for (const auto& command :
+       std::vector<std::vector<std::string>>{{"config", "check", file},
+                                             {"serve", "--config", file, "--http", "127.0.0.1:0"},
+                                             {"run", "--config", file, "--name", "n"}}) {
+    const Outcome bad = Muselet(command);
+    EXPECT_EQ(bad.exit_code, 2);
+    EXPECT_THAT(bad.err, HasSubstr("s.yaml:3:21: replicas[0]: no two\n"));
+    EXPECT_EQ(bad.called, "");
+  }
+  EXPECT_EQ(Muselet({"config", "check", "--no-files", file}).exit_code, 0);
+  EXPECT_EQ(Muselet({"run", "--config", file, "--name", "o"}).called, "run o");
 }
 
 TEST(Cli, RunInspectAndVersionReachTheirHandlers) {

@@ -1,0 +1,23 @@
+#include "node/cli/keys_command.h"
+
+#include <ostream>
+
+#include "comms/wire_keys.h"
+
+namespace muselet {
+
+int RunKeysGenerate(const std::string& prefix, const CommandStreams& streams) {
+  const Result<std::string> key = WriteWireKeyFiles(prefix);
+  if (!key.ok()) {
+    streams.err << "muselet: " << key.status().message() << "\n";
+    return 2;
+  }
+  // The key alone on stdout: a script takes it from there.
+  streams.out << *key << "\n";
+  streams.err << prefix << ".key  secret: security.key_file of the processes that use it\n"
+              << prefix << ".pub  public: for security.known_keys_file of the others, or the key "
+              << "above, in quotes, as public_key of an entry\n";
+  return 0;
+}
+
+}  // namespace muselet

@@ -46,5 +46,27 @@ TEST(AddModelRows, ShowFormatsBlocksAndTokens) {
             "once\n");
 }
 
+TEST(StartupTable, SaysWhatEachRankHolds) {
+  NodeRole::ReplicaSummary replica{"r0", "m", {}, {}, {"n0 cpu:0", "n1 cpu:0"}};
+  replica.shards.pipeline = 2;
+  replica.shards.ranks.resize(2);
+  replica.shards.ranks[0].layer_end = 14;
+  replica.shards.ranks[1].rank = 1;
+  replica.shards.ranks[1].layer_begin = 14;
+  replica.shards.ranks[1].layer_end = 30;
+  StartupRows rows;
+  AddRankRows(replica, rows);
+  EXPECT_EQ(FormatStartupTable(rows),
+            "  replica  r0: 2 ranks (tensor 1 x pipeline 2)\n"
+            "  ranks    0: n0 cpu:0, layers 0 to 13, part 1 of 1\n"
+            "           1: n1 cpu:0, layers 14 to 29, part 1 of 1\n");
+}
+
+TEST(StartupTable, SaysThatAReplicaIsOneRank) {
+  StartupRows rows;
+  AddRankRows({"r0", "m", {}, {}, {}}, rows);
+  EXPECT_EQ(FormatStartupTable(rows), "  replica  r0: 1 rank (tensor 1 x pipeline 1)\n");
+}
+
 }  // namespace
 }  // namespace muselet

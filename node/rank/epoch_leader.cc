@@ -247,7 +247,11 @@ EpochOutput EpochLeader::OnTick(int64_t now_us) {
   }
   if (now_us >= next_heartbeat_us_) {
     next_heartbeat_us_ = now_us + timing_.heartbeat_interval_us;
-    if (state_ != State::kJoining) out.send.push_back({Peers(), LeaderAlive{epoch_, ""}});
+    const bool joining = state_ == State::kJoining;
+    if (std::vector<std::string> peers = Peers(); !peers.empty()) {
+      out.send.push_back(
+          {std::move(peers), LeaderAlive{joining ? 0 : epoch_, joining ? missing() : ""}});
+    }
   }
   return out;
 }

@@ -17,6 +17,8 @@ namespace muselet {
 namespace {
 
 constexpr uint32_t kQueueMessagesMax = 1024;  // to a rank
+constexpr int64_t kProbeIntervalUs = 20'000;
+constexpr uint32_t kProbes = 5;
 
 EpochPlan PlanOf(const RankStepEngineOptions& options) {
   EpochPlan plan;
@@ -67,7 +69,7 @@ class SocketRankEngine final : public RankStepEngine {
         RawRouter::Bind(
             loop_, context, options_.endpoint,
             [this](const RawPeer& peer, std::string body) { OnBytes(peer.id, body); }, wire));
-    router_->OnDisconnect([this] { Deliver(leader_.OnDisconnect()); });
+    router_->OnDisconnect([this] { Probe(); });
     timer_ = std::make_unique<PeriodicTimer>(loop_, EpochTickUs(options_.timing),
                                              [this] { Deliver(leader_.OnTick(loop_.NowUs())); });
     thread_ = std::thread([this] { loop_.Run(); });
@@ -105,6 +107,7 @@ class SocketRankEngine final : public RankStepEngine {
       Deliver(leader_.Leave("the leader stops"));
       available_ = false;
       timer_.reset();
+      probe_timer_.reset();
       closed.set_value();
     });
     closed.get_future().wait();
@@ -125,6 +128,16 @@ class SocketRankEngine final : public RankStepEngine {
     WorkPointer work;
     bool sent = false;  // else it is over, and waits for those before it
   };
+
+  // Some connection broke. ZeroMQ may go on taking messages for it for a moment.
+  void Probe() {
+    Deliver(leader_.OnDisconnect());
+    probes_left_ = kProbes;
+    probe_timer_ = std::make_unique<PeriodicTimer>(loop_, kProbeIntervalUs, [this] {
+      Deliver(leader_.OnDisconnect());
+      if (--probes_left_ == 0) probe_timer_.reset();
+    });
+  }
 
   void OnBytes(const std::string& peer, const std::string& bytes) {
     Result<RankMessage> message = DecodeRankMessage(bytes, limits_);
@@ -276,6 +289,8 @@ class SocketRankEngine final : public RankStepEngine {
   EpochLeader leader_;
   std::unique_ptr<RawRouter> router_;
   std::unique_ptr<PeriodicTimer> timer_;
+  std::unique_ptr<PeriodicTimer> probe_timer_;
+  uint32_t probes_left_ = 0;
   Handlers handlers_;
   std::deque<Pending> outstanding_;  // oldest first
   uint64_t malformed_ = 0;

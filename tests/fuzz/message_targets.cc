@@ -4,9 +4,11 @@
 #include "node/config/config_loader.h"
 #include "node/gateway/openai_error.h"
 #include "node/gateway/openai_request.h"
+#include "node/rank/rank_codec.h"
 #include "node/text/utf8.h"
 #include "tests/fuzz/targets.h"
 #include "tests/node/model/memory_file.h"
+#include "tests/node/rank/rank_fixture.h"
 
 namespace muselet::testing {
 namespace {
@@ -29,6 +31,31 @@ std::string BrokenRequest(const OpenAiRequest& request, const RequestLimits& lim
     if (tokens == nullptr) continue;
     for (const TokenId id : tokens->ids) {
       if (id < 0) return "a negative token id";
+    }
+  }
+  return "";
+}
+
+// A step that a rank could not compute without reaching outside its memory.
+std::string BrokenStep(const RankStep& step, const RankLimits& limits) {
+  const StepPlan& plan = step.plan;
+  for (const TokenId id : plan.tokens) {
+    if (id != kTokenFromEarlierPlan && (id < 0 || static_cast<uint32_t>(id) >= limits.vocab_size))
+      return "a token outside the vocabulary";
+  }
+  for (const SequenceSlice& slice : plan.slices) {
+    const uint64_t end = uint64_t{slice.first_position} + slice.row_count;
+    if (slice.slot >= limits.slots) return "a slot that is not there";
+    if (uint64_t{slice.row_begin} + slice.row_count > plan.tokens.size()) return "rows too many";
+    if (slice.logits_rows > slice.row_count) return "logits too many";
+    for (size_t group = 0; group < slice.table_count.size(); ++group) {
+      const uint64_t table_end = uint64_t{slice.table_begin[group]} + slice.table_count[group];
+      if (table_end > plan.block_tables.size()) return "a table too long";
+      if (uint64_t{slice.table_count[group]} * limits.block_tokens < end)
+        return "a table too short";
+      for (uint64_t i = slice.table_begin[group]; i < table_end; ++i) {
+        if (plan.block_tables[i] >= limits.kv_blocks[group]) return "a block that is not there";
+      }
     }
   }
   return "";
@@ -66,6 +93,21 @@ FuzzOutcome RunEnvelope(std::string_view bytes) {
   const auto twice = DecodeEnvelope(written, 2 * kEnvelopeBytesMax);
   if (!twice.ok()) return {true, "cannot be read again: " + twice.status().message()};
   return {true, EncodeEnvelope(*twice) == written ? "" : "means something else when read again"};
+}
+
+FuzzOutcome RunRank(std::string_view bytes) {
+  static const WireContext quiet;
+  const RankLimits limits = TestLimits();
+  const auto once = DecodeRankMessage(bytes, limits);
+  if (!once.ok()) return {false, BrokenMessage(once.status().message(), "")};
+  if (const auto* step = std::get_if<RankStep>(&*once)) {
+    if (const std::string broken = BrokenStep(*step, limits); !broken.empty())
+      return {true, broken};
+  }
+  const std::string written = EncodeRankMessage(*once);
+  const auto twice = DecodeRankMessage(written, limits);
+  if (!twice.ok()) return {true, "cannot be read again: " + twice.status().message()};
+  return {true, EncodeRankMessage(*twice) == written ? "" : "means something else when read again"};
 }
 
 FuzzOutcome RunConfig(std::string_view bytes) {
@@ -110,6 +152,23 @@ std::vector<std::string> EnvelopeSeeds() {
   for (const Message& body : {Message(Heartbeat{}), Message(submit), Message(Tokens{{update}}),
                               Message(place), Message(Goodbye{"drained"}), Message(Report{})}) {
     seeds.push_back(EncodeEnvelope({"s0", 42, seeds.size() + 1, body}));
+  }
+  return seeds;
+}
+
+std::vector<std::string> RankSeeds() {
+  RankStep step;
+  step.epoch = step.step = 1;
+  step.timeout_us = 3'000'000;
+  step.plan = TestPlan(1);
+  step.starts = {TestStart()};
+  std::vector<std::string> seeds;
+  for (const RankMessage& message :
+       {RankMessage(TestJoin(1)), RankMessage(step), RankMessage(RankPut{1, "tensor-0", "address"}),
+        RankMessage(RankDone{1, 1, 900, OkStatus(), TestResult()}),
+        RankMessage(RankForm{1, 1, {{"n0", "10.0.0.1"}, {"n1", "10.0.0.2"}}, 30'000'000}),
+        RankMessage(RankAlive{1, 2, 3}), RankMessage(RankRefused{1, "mixed releases"})}) {
+    seeds.push_back(EncodeRankMessage(message));
   }
   return seeds;
 }

@@ -15,12 +15,13 @@ std::vector<std::string> NoSeeds() {
   return {};
 }
 
-constexpr std::array<FuzzTarget, 7> kTargets = {{{"gguf", RunGguf, GgufSeeds},
+constexpr std::array<FuzzTarget, 8> kTargets = {{{"gguf", RunGguf, GgufSeeds},
                                                  {"safetensors", RunSafetensors, SafetensorsSeeds},
                                                  {"tokenizer", RunTokenizer, NoSeeds},
                                                  {"template", RunTemplate, NoSeeds},
                                                  {"request", RunRequest, NoSeeds},
                                                  {"envelope", RunEnvelope, EnvelopeSeeds},
+                                                 {"rank", RunRank, RankSeeds},
                                                  {"config", RunConfig, NoSeeds}}};
 
 }  // namespace

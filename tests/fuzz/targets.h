@@ -1,7 +1,8 @@
 // The places where bytes from outside are read, each as one function of the bytes: GGUF files,
 // safetensors files and their index, tokenizer.json, chat templates, request bodies, wire messages,
-// YAML configs. libFuzzer drives them with coverage (fuzz_main.cc, preset "fuzz"), the everyday
-// test fuzz_replay_test with a corpus and mutations of it that are the same every time.
+// messages between ranks and their leader, YAML configs. libFuzzer drives them with coverage
+// (fuzz_main.cc, preset "fuzz"), the everyday test fuzz_replay_test with a corpus and mutations of
+// it that are the same every time.
 //
 // Pure but for a file in memory; one thread.
 #pragma once
@@ -39,10 +40,12 @@ FuzzOutcome RunTokenizer(std::string_view bytes);
 FuzzOutcome RunTemplate(std::string_view bytes);
 FuzzOutcome RunRequest(std::string_view bytes);
 FuzzOutcome RunEnvelope(std::string_view bytes);
+FuzzOutcome RunRank(std::string_view bytes);
 FuzzOutcome RunConfig(std::string_view bytes);
 
 std::vector<std::string> GgufSeeds();
 std::vector<std::string> SafetensorsSeeds();
 std::vector<std::string> EnvelopeSeeds();
+std::vector<std::string> RankSeeds();
 
 }  // namespace muselet::testing

@@ -51,6 +51,18 @@ TEST(MetricRegistry, ReportsTheProcessItself) {
   }
 }
 
+TEST(RankMetrics, CountsLossesByTheirReason) {
+  MetricRegistry registry;
+  const RankMetrics metrics(registry, "n0", "r0", {"silent", "fault"});
+  metrics.losses[1].Increment();
+  const std::string text = registry.Text();
+  EXPECT_THAT(text, HasSubstr("muselet_rank_losses_total{node=\"n0\",reason=\"silent\","
+                              "replica=\"r0\"} 0"));
+  EXPECT_THAT(text, HasSubstr("muselet_rank_losses_total{node=\"n0\",reason=\"fault\","
+                              "replica=\"r0\"} 1"));
+  EXPECT_THAT(text, HasSubstr("muselet_rank_forming_seconds_count{node=\"n0\",replica=\"r0\"} 0"));
+}
+
 TEST(SchedulerMetrics, HasNoSeriesForAModelOutsideTheConfig) {
   MetricRegistry registry;
   const SchedulerMetrics metrics(registry, "s0", {"smollm2"});

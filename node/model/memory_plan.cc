@@ -149,4 +149,61 @@ uint64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan, uint32
   return values * sizeof(float);
 }
 
+RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
+                    uint32_t rank, const MemoryOptions& options) {
+  const RankShard& shard = plan.ranks[rank];
+  const KvTokenBytes token = KvBytesPerToken(config, shard, options.kv);
+  RankMemory memory;
+  memory.weights = WeightBytes(config, format, plan, rank);
+  if (shard.first_stage && !plan.whole()) {
+    const DTypeTraits traits = Traits(format("embedding"));
+    memory.mapped =
+        uint64_t{config.vocab_size} * config.hidden_dim / traits.block_values * traits.block_bytes;
+  }
+  memory.workspace = WorkspaceBytes(config, plan, rank, options.step_tokens, options.sequences);
+  memory.kv_token = token.full + token.windowed;
+  memory.kv_sequence = KvBytes(config, shard, options.kv, options.context_tokens);
+  return memory;
+}
+
+uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes) {
+  uint64_t sequences = UINT64_MAX;
+  for (const RankMemory& rank : ranks) {
+    const uint64_t taken = rank.weights + rank.workspace;
+    const uint64_t room = device_bytes > taken ? device_bytes - taken : 0;
+    sequences = std::min(sequences, room / std::max<uint64_t>(1, rank.kv_sequence));
+  }
+  return sequences;
+}
+
+std::optional<ShardSpec> SmallestThatFits(const ModelConfig& config, const WeightFormat& format,
+                                          const MemoryOptions& options, uint64_t device_bytes) {
+  constexpr uint32_t kRanksMax = 1024;
+  const std::vector<uint32_t> sizes = TensorSizesThatFit(config, format);
+  uint64_t least = 0;  // ranks that are too few: weights alone do not fit on so few devices
+  if (const auto whole = MakeShardPlan(config, format, ShardSpec()); whole.ok())
+    least = WeightBytes(config, format, *whole, 0) / 2 / std::max<uint64_t>(1, device_bytes);
+  for (uint32_t ranks = static_cast<uint32_t>(std::clamp<uint64_t>(least, 1, kRanksMax));
+       ranks <= kRanksMax; ++ranks) {
+    std::optional<ShardSpec> best;
+    uint64_t most = 0;
+    for (const uint32_t tensor : sizes) {
+      if (ranks % tensor != 0 || ranks / tensor > config.layers.size()) continue;
+      const ShardSpec spec = {tensor, ranks / tensor, {}};
+      const auto plan = MakeShardPlan(config, format, spec);
+      if (!plan.ok()) continue;
+      std::vector<RankMemory> memory;
+      for (uint32_t rank = 0; rank < ranks; ++rank)
+        memory.push_back(MemoryOf(config, format, *plan, rank, options));
+      const uint64_t sequences = SequencesThatFit(memory, device_bytes);
+      if (sequences > most) {
+        most = sequences;
+        best = spec;
+      }
+    }
+    if (best) return best;
+  }
+  return std::nullopt;
+}
+
 }  // namespace muselet

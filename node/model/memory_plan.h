@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,5 +37,32 @@ KvTokenBytes KvBytesPerToken(const ModelConfig& config, const RankShard& shard, 
 // logits.
 uint64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
                         uint32_t step_tokens, uint32_t sequences);
+
+// What ranks are to have room for.
+struct MemoryOptions {
+  DType kv = DType::kF16;
+  uint32_t context_tokens = 0;  // of a sequence
+  uint32_t step_tokens = 512;
+  uint32_t sequences = 64;  // that may need logits in one step
+};
+
+// In bytes.
+struct RankMemory {
+  uint64_t weights = 0;
+  uint64_t mapped = 0;  // embeddings that are looked up in the file; not device memory
+  uint64_t workspace = 0;
+  uint64_t kv_token = 0;     // of one more token, windows not yet full
+  uint64_t kv_sequence = 0;  // of a sequence of context_tokens
+};
+RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
+                    uint32_t rank, const MemoryOptions& options);
+
+// How many sequences fit if every rank has a device of `device_bytes`.
+uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes);
+
+// The layout of the fewest ranks on which one sequence fits; of equal ones that with the most
+// sequences. Nothing if none of at most 1024 ranks does.
+std::optional<ShardSpec> SmallestThatFits(const ModelConfig& config, const WeightFormat& format,
+                                          const MemoryOptions& options, uint64_t device_bytes);
 
 }  // namespace muselet

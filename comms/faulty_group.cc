@@ -68,13 +68,14 @@ class FaultyGroup final : public RankGroup {
     return status;
   }
 
+  // The group first: a stalled Wait that wakes asks it for the reason.
   void Abort(const Status& reason) override {
+    group_->Abort(reason);
     {
       const std::lock_guard lock(mutex_);
       aborted_ = true;
     }
     changed_.notify_all();
-    group_->Abort(reason);
   }
 
   RankProgress progress() const override { return records_.progress(); }

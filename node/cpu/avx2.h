@@ -26,24 +26,40 @@ void AttendChunk(const AttentionChunk& chunk);
 void MergeChunk(const AttentionMerge& merge);
 void KvWrite(const KvWriteHead& head);
 
+// e^x in every lane of kCount vectors, for x clamped to [-87, 88]: step by step for all of them,
+// so that one's latency is filled with the others' work.
+template <int kCount>
+__attribute__((always_inline)) static inline void ExpEach(__m256 (&x)[kCount]) {
+  const __m256 round = _mm256_set1_ps(12582912.0F);
+  __m256 n[kCount], p[kCount];
+#pragma GCC unroll 4
+  for (int j = 0; j < kCount; ++j) {
+    x[j] = _mm256_min_ps(_mm256_max_ps(x[j], _mm256_set1_ps(-87.0F)), _mm256_set1_ps(88.0F));
+    n[j] = _mm256_sub_ps(_mm256_fmadd_ps(x[j], _mm256_set1_ps(0x1.715476p+0F), round), round);
+    x[j] = _mm256_fmadd_ps(n[j], _mm256_set1_ps(-0x1.62e4p-1F), x[j]);
+    x[j] = _mm256_fmadd_ps(n[j], _mm256_set1_ps(-0x1.7f7d1cp-20F), x[j]);
+    p[j] = _mm256_set1_ps(1.0F / 5040.0F);
+  }
+  constexpr float kTaylor[] = {1.0F / 720.0F, 1.0F / 120.0F, 1.0F / 24.0F, 1.0F / 6.0F,
+                               0.5F,          1.0F,          1.0F};
+#pragma GCC unroll 7
+  for (const float c : kTaylor) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kCount; ++j) p[j] = _mm256_fmadd_ps(p[j], x[j], _mm256_set1_ps(c));
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < kCount; ++j) {
+    const __m256i exponent =
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n[j]), _mm256_set1_epi32(127)), 23);
+    x[j] = _mm256_mul_ps(p[j], _mm256_castsi256_ps(exponent));
+  }
+}
+
 // e^x in every lane, for x clamped to [-87, 88].
 static inline __m256 Exp(__m256 x) {
-  x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.0F)), _mm256_set1_ps(88.0F));
-  const __m256 round = _mm256_set1_ps(12582912.0F);
-  const __m256 n = _mm256_sub_ps(_mm256_fmadd_ps(x, _mm256_set1_ps(0x1.715476p+0F), round), round);
-  __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-0x1.62e4p-1F), x);
-  r = _mm256_fmadd_ps(n, _mm256_set1_ps(-0x1.7f7d1cp-20F), r);
-  __m256 p = _mm256_set1_ps(1.0F / 5040.0F);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F / 720.0F));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F / 120.0F));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F / 24.0F));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F / 6.0F));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5F));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F));
-  const __m256i exponent =
-      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  return _mm256_mul_ps(p, _mm256_castsi256_ps(exponent));
+  __m256 one[1] = {x};
+  ExpEach(one);
+  return one[0];
 }
 
 // ((a0 + a4) + (a2 + a6)) + ((a1 + a5) + (a3 + a7)).

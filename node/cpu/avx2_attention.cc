@@ -42,12 +42,11 @@ struct Lane {
   float* values;
 };
 
-inline Lane LaneOf(const AttentionChunk& chunk, uint32_t lane) {
-  const uint32_t row = lane / chunk.queries, head_dim = chunk.kv.head_dim;
-  return {chunk.seen[row],
-          chunk.q + row * chunk.q_stride + static_cast<size_t>(lane % chunk.queries) * head_dim,
-          chunk.scores + static_cast<size_t>(lane) * kAttentionChunk,
-          chunk.values + static_cast<size_t>(lane) * head_dim};
+inline Lane LaneOf(const AttentionChunk& chunk, uint32_t row, uint32_t query) {
+  const uint32_t head_dim = chunk.kv.head_dim;
+  const size_t lane = static_cast<size_t>(row) * chunk.queries + query;
+  return {chunk.seen[row], chunk.q + row * chunk.q_stride + static_cast<size_t>(query) * head_dim,
+          chunk.scores + lane * kAttentionChunk, chunk.values + lane * head_dim};
 }
 
 // What is fetched while a block of keys is scored: as many bytes of each.
@@ -56,14 +55,14 @@ struct Fetch {
   const std::byte* values;  // needed after all keys
 };
 
-// Scores of blocks of 16 positions, keys [D][16] each, for kQueries lanes from `lane` on; they go
-// to `first` % kAttentionChunk.
+// Scores of blocks of 16 positions, keys [D][16] each, for kQueries lanes; they go to
+// `first` % kAttentionChunk.
 template <bool kHalf, int kQueries, int kBlocks, bool kFetch>
-inline void ScoreBlocks(const AttentionChunk& chunk, uint32_t lane, uint32_t first,
+inline void ScoreBlocks(const AttentionChunk& chunk, const Lane (&lanes)[kQueries], uint32_t first,
                         const std::byte* const (&keys)[kBlocks], const Fetch (&fetch)[kBlocks]) {
   constexpr uint32_t kStep = kKvBlockTokens * kElementBytes<kHalf>;
   const float* q[kQueries];
-  for (int i = 0; i < kQueries; ++i) q[i] = LaneOf(chunk, lane + static_cast<uint32_t>(i)).q;
+  for (int i = 0; i < kQueries; ++i) q[i] = lanes[i].q;
   __m256 sum[kQueries][2 * kBlocks];
 #pragma GCC unroll 4
   for (int i = 0; i < kQueries; ++i)
@@ -94,20 +93,39 @@ inline void ScoreBlocks(const AttentionChunk& chunk, uint32_t lane, uint32_t fir
   const __m256 scale = _mm256_set1_ps(chunk.scale);
 #pragma GCC unroll 4
   for (int i = 0; i < kQueries; ++i) {
-    float* out = LaneOf(chunk, lane + static_cast<uint32_t>(i)).scores + first % kAttentionChunk;
+    float* out = lanes[i].scores + first % kAttentionChunk;
 #pragma GCC unroll 4
     for (int j = 0; j < 2 * kBlocks; ++j)
       _mm256_storeu_ps(out + static_cast<size_t>(8 * j), _mm256_mul_ps(sum[i][j], scale));
   }
 }
 
-// Scores to weights exp(score - maximum) in place; positions that the lane does not see weigh 0.
-inline void WeighScores(const AttentionChunk& chunk, uint32_t lane) {
-  const PositionRange seen = chunk.seen[lane / chunk.queries];
+// kCount vectors of scores to weights exp(score - maximum), added to `sum` one after the other.
+template <int kCount>
+inline void WeighVectors(float* scores, __m256 maximum, __m256& sum) {
+  const __m256 unseen = _mm256_set1_ps(kMinusInfinity);
+  __m256 score[kCount], weight[kCount];
+#pragma GCC unroll 4
+  for (int j = 0; j < kCount; ++j) {
+    score[j] = _mm256_loadu_ps(scores + static_cast<size_t>(8 * j));
+    weight[j] = _mm256_sub_ps(score[j], maximum);
+  }
+  ExpEach(weight);
+#pragma GCC unroll 4
+  for (int j = 0; j < kCount; ++j) {
+    weight[j] = _mm256_and_ps(_mm256_cmp_ps(score[j], unseen, _CMP_NEQ_OQ), weight[j]);
+    sum = _mm256_add_ps(sum, weight[j]);
+    _mm256_storeu_ps(scores + static_cast<size_t>(8 * j), weight[j]);
+  }
+}
+
+// Scores to weights in place; positions that the lane does not see weigh 0.
+inline void WeighScores(const AttentionChunk& chunk, uint32_t row, uint32_t query) {
+  const PositionRange seen = chunk.seen[row];
   const uint32_t begin = seen.begin % kAttentionChunk;
   const uint32_t end = begin + (seen.end - seen.begin);
   const uint32_t first = begin / 8 * 8, last = (end + 7) / 8 * 8;
-  float* scores = chunk.scores + static_cast<size_t>(lane) * kAttentionChunk;
+  float* scores = LaneOf(chunk, row, query).scores;
   for (uint32_t i = first; i < begin; ++i) scores[i] = kMinusInfinity;
   for (uint32_t i = end; i < last; ++i) scores[i] = kMinusInfinity;
 
@@ -116,18 +134,16 @@ inline void WeighScores(const AttentionChunk& chunk, uint32_t lane) {
     largest = _mm256_max_ps(largest, _mm256_loadu_ps(scores + i));
   __m128 largest4 = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
   largest4 = _mm_max_ps(largest4, _mm_movehl_ps(largest4, largest4));
-  const float maximum = _mm_cvtss_f32(_mm_max_ss(largest4, _mm_movehdup_ps(largest4)));
+  largest4 = _mm_max_ss(largest4, _mm_movehdup_ps(largest4));
+  const __m256 maximum = _mm256_broadcastss_ps(largest4);
 
-  __m256 lanes = _mm256_setzero_ps();
-  for (uint32_t i = first; i < last; i += 8) {
-    const __m256 score = _mm256_loadu_ps(scores + i);
-    const __m256 finite = _mm256_cmp_ps(score, _mm256_set1_ps(kMinusInfinity), _CMP_NEQ_OQ);
-    const __m256 weight = _mm256_and_ps(finite, Exp(_mm256_sub_ps(score, _mm256_set1_ps(maximum))));
-    lanes = _mm256_add_ps(lanes, weight);
-    _mm256_storeu_ps(scores + i, weight);
-  }
-  chunk.maximum[lane] = maximum;
-  chunk.sum[lane] = AddLanes(lanes);
+  __m256 sum = _mm256_setzero_ps();
+  uint32_t i = first;
+  for (; i + 32 <= last; i += 32) WeighVectors<4>(scores + i, maximum, sum);
+  for (; i < last; i += 8) WeighVectors<1>(scores + i, maximum, sum);
+  const size_t lane = static_cast<size_t>(row) * chunk.queries + query;
+  chunk.maximum[lane] = _mm_cvtss_f32(largest4);
+  chunk.sum[lane] = AddLanes(sum);
 }
 
 // Sums of weighted values, 8 * kVectors elements of kQueries lanes: in registers where it is used.
@@ -198,14 +214,14 @@ inline void SumDirect(const AttentionChunk& chunk, uint32_t d) {
   const PositionRange seen = chunk.seen[0];
   const size_t stride = static_cast<size_t>(chunk.kv.head_dim) * kElementBytes<kHalf>;
   float* values[kQueries];
-  for (int i = 0; i < kQueries; ++i) values[i] = LaneOf(chunk, static_cast<uint32_t>(i)).values;
+  for (int i = 0; i < kQueries; ++i) values[i] = LaneOf(chunk, 0, static_cast<uint32_t>(i)).values;
   ValueSums<kQueries, kVectors> sums;
   sums.Clear();
   for (uint32_t position = seen.begin; position < seen.end;) {
     const uint32_t stop = Min((position / kKvBlockTokens + 1) * kKvBlockTokens, seen.end);
     const float* weights[kQueries];
     for (int i = 0; i < kQueries; ++i)
-      weights[i] = LaneOf(chunk, static_cast<uint32_t>(i)).scores + position % kAttentionChunk;
+      weights[i] = LaneOf(chunk, 0, static_cast<uint32_t>(i)).scores + position % kAttentionChunk;
     const std::byte* fetch = d == 0 ? BlockAhead(chunk, position) : nullptr;
     sums.template Add<kHalf>(BlockOf(chunk, position) + chunk.kv.value_offset +
                                  (position % kKvBlockTokens) * stride +
@@ -229,7 +245,9 @@ inline void ScoreDirect(const AttentionChunk& chunk, uint32_t first) {
     fetch[b] = {(next < chunk.seen[0].end ? BlockOf(chunk, next) : block) + chunk.kv.key_offset,
                 block + chunk.kv.value_offset};
   }
-  ScoreBlocks<kHalf, kQueries, kBlocks, true>(chunk, 0, first, keys, fetch);
+  Lane lanes[kQueries];
+  for (uint32_t i = 0; i < kQueries; ++i) lanes[i] = LaneOf(chunk, 0, i);
+  ScoreBlocks<kHalf, kQueries, kBlocks, true>(chunk, lanes, first, keys, fetch);
 }
 
 template <bool kHalf, int kQueries>
@@ -241,7 +259,7 @@ void AttendDirect(const AttentionChunk& chunk) {
   for (; first + (kBlocks - 1) * kKvBlockTokens < seen.end; first += kBlocks * kKvBlockTokens)
     ScoreDirect<kHalf, kQueries, kBlocks>(chunk, first);
   for (; first < seen.end; first += kKvBlockTokens) ScoreDirect<kHalf, kQueries, 1>(chunk, first);
-  for (uint32_t i = 0; i < kQueries; ++i) WeighScores(chunk, i);
+  for (uint32_t i = 0; i < kQueries; ++i) WeighScores(chunk, 0, i);
   uint32_t d = 0;
   for (; d + 8 * kVectors <= chunk.kv.head_dim; d += 8 * kVectors)
     SumDirect<kHalf, kQueries, kVectors>(chunk, d);
@@ -252,39 +270,46 @@ void AttendDirect(const AttentionChunk& chunk) {
 
 // `count` elements, a multiple of 8, to floats. As many bytes of `fetch` are fetched.
 template <bool kHalf>
-inline void Convert(const std::byte* from, uint32_t count, float* to, const std::byte* fetch) {
-  for (uint32_t i = 0; i < count; i += 8) {
-    const size_t at = static_cast<size_t>(i) * kElementBytes<kHalf>;
-    if (at % kLineBytes == 0) _mm_prefetch(reinterpret_cast<const char*>(fetch + at), _MM_HINT_T0);
+inline void Convert(const std::byte* from, uint32_t count, float* to, const Fetch& fetch) {
+  constexpr uint32_t kBytes = 8 * kElementBytes<kHalf>;  // of a vector
+  size_t at = 0;
+  for (uint32_t i = 0; i < count; i += 8, at += kBytes) {
+    if (at % kLineBytes == 0) {
+      _mm_prefetch(reinterpret_cast<const char*>(fetch.keys + at), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(fetch.values + at), _MM_HINT_T1);
+    }
     _mm256_storeu_ps(to + i, LoadCache<kHalf>(from + at));
   }
 }
 
-// Calls body.template Run<n>(lane) for the lanes of all rows that see some of `range`, a few at a
-// time.
+// Calls body.Run(lanes) for the lanes of all rows that see some of `range`, a few at a time.
 template <typename Body>
 inline void ForLanes(const AttentionChunk& chunk, PositionRange range, const Body& body) {
-  uint32_t row = 0, end_row = chunk.rows;
-  while (row < end_row && chunk.seen[row].end <= range.begin) ++row;
-  while (end_row > row && chunk.seen[end_row - 1].begin >= range.end) --end_row;
-  uint32_t lane = row * chunk.queries;
-  const uint32_t end = end_row * chunk.queries;
-  for (; lane + kQueriesAtOnce <= end; lane += kQueriesAtOnce)
-    body.template Run<kQueriesAtOnce>(lane);
-  if (end - lane == 2) body.template Run<2>(lane);
-  if (end - lane == 1) body.template Run<1>(lane);
+  Lane lanes[kQueriesAtOnce];
+  int count = 0;
+  for (uint32_t row = 0; row < chunk.rows; ++row) {
+    if (chunk.seen[row].end <= range.begin || chunk.seen[row].begin >= range.end) continue;
+    for (uint32_t query = 0; query < chunk.queries; ++query) {
+      lanes[count++] = LaneOf(chunk, row, query);
+      if (count < kQueriesAtOnce) continue;
+      body.Run(lanes);
+      count = 0;
+    }
+  }
+  if (count == 2) body.template Run<2>({lanes[0], lanes[1]});
+  if (count == 1) body.template Run<1>({lanes[0]});
 }
 
 template <int kBlocks>
 struct ScoreConverted {
   template <int kQueries>
-  inline void Run(uint32_t lane) const {
+  inline void Run(const Lane (&lanes)[kQueries]) const {
     const std::byte* keys[kBlocks];
     for (uint32_t b = 0; b < kBlocks; ++b)
       keys[b] = reinterpret_cast<const std::byte*>(
           chunk.converted + static_cast<size_t>(b) * kKvBlockTokens * chunk.kv.head_dim);
     const Fetch none[kBlocks] = {};
-    ScoreBlocks<false, kQueries, kBlocks, false>(chunk, lane, first, keys, none);
+    ScoreBlocks<false, kQueries, kBlocks, false>(chunk, lanes, first, keys, none);
   }
   const AttentionChunk& chunk;
   uint32_t first;
@@ -298,8 +323,8 @@ inline void ScoreMany(const AttentionChunk& chunk, uint32_t first, uint32_t end)
     const uint32_t position = first + b * kKvBlockTokens;
     const uint32_t next = position + kBlocks * kKvBlockTokens;
     const std::byte* block = BlockOf(chunk, position);
-    const std::byte* fetch =
-        next < end ? BlockOf(chunk, next) + chunk.kv.key_offset : block + chunk.kv.value_offset;
+    const Fetch fetch = {(next < end ? BlockOf(chunk, next) : block) + chunk.kv.key_offset,
+                         block + chunk.kv.value_offset};
     Convert<kHalf>(block + chunk.kv.key_offset, count,
                    chunk.converted + static_cast<size_t>(b) * count, fetch);
   }
@@ -339,21 +364,16 @@ struct SumConverted {
 
   // The positions that all lanes see together, before and after them those of single lanes.
   template <int kQueries>
-  inline void Run(uint32_t lane) const {
-    Lane lanes[kQueries];
+  inline void Run(const Lane (&lanes)[kQueries]) const {
     PositionRange common = {first, end};
-    for (int i = 0; i < kQueries; ++i) {
-      lanes[i] = LaneOf(chunk, lane + static_cast<uint32_t>(i));
-      PositionRange& seen = lanes[i].seen;
-      seen = {Max(seen.begin, first), Min(seen.end, end)};
-      common = {Max(common.begin, seen.begin), Min(common.end, seen.end)};
-    }
+    for (const Lane& lane : lanes)
+      common = {Max(common.begin, lane.seen.begin), Min(common.end, lane.seen.end)};
     if (common.begin >= common.end) common = {end, end};
-    for (const Lane& one : lanes)
-      AddRange<1>(&one, {one.seen.begin, Min(one.seen.end, common.begin)});
+    for (const Lane& lane : lanes)
+      AddRange<1>(&lane, {Max(lane.seen.begin, first), Min(lane.seen.end, common.begin)});
     AddRange<kQueries>(lanes, common);
-    for (const Lane& one : lanes)
-      AddRange<1>(&one, {Max(one.seen.begin, common.end), one.seen.end});
+    for (const Lane& lane : lanes)
+      AddRange<1>(&lane, {Max(lane.seen.begin, common.end), Min(lane.seen.end, end)});
   }
 
   const AttentionChunk& chunk;
@@ -375,10 +395,11 @@ inline void SumMany(const AttentionChunk& chunk, uint32_t begin, uint32_t end) {
       const uint32_t stop = Min((position / kKvBlockTokens + 1) * kKvBlockTokens, last);
       const std::byte* values =
           BlockOf(chunk, position) + chunk.kv.value_offset + (position % kKvBlockTokens) * stride;
-      const std::byte* fetch = BlockAhead(chunk, position);
+      const std::byte* ahead = BlockAhead(chunk, position);
+      if (ahead == nullptr) ahead = values;
       Convert<kHalf>(values, (stop - position) * head_dim,
                      chunk.converted + static_cast<size_t>(position - first) * head_dim,
-                     fetch == nullptr ? values : fetch);
+                     {values, ahead});
       position = stop;
     }
     ForLanes(chunk, {first, last}, SumConverted{chunk, first, last});
@@ -393,7 +414,8 @@ void AttendMany(const AttentionChunk& chunk) {
   for (; first + kKvBlockTokens < end; first += 2 * kKvBlockTokens)
     ScoreMany<kHalf, 2>(chunk, first, end);
   if (first < end) ScoreMany<kHalf, 1>(chunk, first, end);
-  for (uint32_t lane = 0; lane < chunk.rows * chunk.queries; ++lane) WeighScores(chunk, lane);
+  for (uint32_t row = 0; row < chunk.rows; ++row)
+    for (uint32_t query = 0; query < chunk.queries; ++query) WeighScores(chunk, row, query);
   SumMany<kHalf>(chunk, begin, end);
 }
 

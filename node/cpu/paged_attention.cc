@@ -7,8 +7,8 @@
 namespace muselet::cpu {
 namespace {
 
-constexpr uint32_t kRowsMax = 32;        // of a group
-constexpr uint32_t kLanesWanted = 48;    // of a group: converting is then a small part of the work
+constexpr uint32_t kRowsMax = 64;        // of a group
+constexpr uint32_t kLanesWanted = 96;    // of a group: converting is then a small part of the work
 constexpr uint32_t kUnitsPerThread = 8;  // so many keep the threads busy to the end
 
 // Rows that are computed together, whatever the step holds.
@@ -180,18 +180,22 @@ void PagedAttention::FormGroups(const Task& task, uint32_t threads) {
   }
 }
 
+// What is read after a chunk of a unit, if the same thread goes on to the next unit.
+KeysAhead PagedAttention::KeysAfter(const Task& task, uint32_t index, uint32_t chunk) const {
+  const Unit unit(task, groups_, index);
+  if (chunk < unit.last_chunk()) return unit.KeysOf(chunk + 1);
+  if (index + 1 == groups_.size() * task.cache.shape.kv_heads) return {};
+  const Unit next(task, groups_, index + 1);
+  return next.KeysOf(next.first_chunk());
+}
+
 // One unit, chunk after chunk.
 void PagedAttention::AttendUnit(const Task& task, uint32_t index,
                                 const AttentionScratch::Worker& scratch) const {
   const Unit unit(task, groups_, index);
   const uint32_t first = unit.first_chunk(), last = unit.last_chunk();
-  KeysAhead after;
-  if (index + 1 < groups_.size() * task.cache.shape.kv_heads) {
-    const Unit next(task, groups_, index + 1);
-    after = next.KeysOf(next.first_chunk());
-  }
   for (uint32_t chunk = first; chunk <= last; ++chunk) {
-    unit.AttendChunk(chunk, chunk < last ? unit.KeysOf(chunk + 1) : after, scratch,
+    unit.AttendChunk(chunk, KeysAfter(task, index, chunk), scratch,
                      chunk == first ? scratch.total : scratch.partial);
     if (chunk == first) continue;
     for (uint32_t row = unit.group.row; row < unit.end_row(); ++row) {
@@ -210,14 +214,15 @@ void PagedAttention::AttendUnit(const Task& task, uint32_t index,
 // Few units with long contexts: the chunks are shared out, then merged in the same order.
 void PagedAttention::AttendByChunks(const Task& task, ThreadPool& pool) {
   const auto units = static_cast<uint32_t>(groups_.size()) * task.cache.shape.kv_heads;
-  scratch_.ReservePartials(size_t{units} * task.chunks_max);
+  uint32_t rows_max = 1;
+  for (const Group& group : groups_) rows_max = std::max(rows_max, group.count);
+  scratch_.ReservePartials(size_t{units} * task.chunks_max, rows_max * task.queries);
   pool.ParallelFor(units * task.chunks_max, [&](uint32_t tile, uint32_t worker) {
     const Unit unit(task, groups_, tile / task.chunks_max);
     const uint32_t chunk = tile % task.chunks_max;
     if (chunk < unit.first_chunk() || chunk > unit.last_chunk()) return;
-    KeysAhead ahead;
-    if (chunk < unit.last_chunk()) ahead = unit.KeysOf(chunk + 1);
-    unit.AttendChunk(chunk, ahead, scratch_.worker(worker), scratch_.partial(tile));
+    unit.AttendChunk(chunk, KeysAfter(task, tile / task.chunks_max, chunk), scratch_.worker(worker),
+                     scratch_.partial(tile));
   });
   for (uint32_t index = 0; index < units; ++index) {
     const Unit unit(task, groups_, index);

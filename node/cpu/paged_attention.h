@@ -34,6 +34,7 @@ class PagedAttention {
   struct Unit;
 
   void FormGroups(const Task& task, uint32_t threads);
+  KeysAhead KeysAfter(const Task& task, uint32_t index, uint32_t chunk) const;
   void AttendUnit(const Task& task, uint32_t index, const AttentionScratch::Worker& scratch) const;
   void AttendByChunks(const Task& task, ThreadPool& pool);
 

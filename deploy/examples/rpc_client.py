@@ -128,7 +128,10 @@ class Client:
         request.version = 1
         request.call_id = next(self.call_ids) if call_id is None else call_id
         request.api_key = self.api_key
-        self.socket.send(request.SerializeToString())
+        try:
+            self.socket.send(request.SerializeToString(), zmq.NOBLOCK)
+        except zmq.Again:
+            pass  # there is no connection: the silence tells
         return request.call_id
 
     def _responses(self, call_id):

@@ -303,22 +303,21 @@ Status NodeRole::Live() const {
 }
 
 Status NodeRole::Ready() const {
-  const Status children = children_->Ready();
-  if (replicas_.empty()) {
-    return children_->empty() ? Unavailable("no replica is loaded on this node") : children;
+  if (children_->empty() && replicas_.empty()) {
+    return Unavailable("no replica is loaded on this node");
   }
+  RETURN_IF_ERROR(children_->Alive());
   for (const Replica& replica : replicas_) {
     const ReplicaHealth health = replica.server->Health();
     const std::string& name = replica.server->info().replica;
     if (!health.ready && replica.ranks != nullptr && !health.draining) {
-      RETURN_IF_ERROR(children);
       const std::string missing = replica.ranks->waiting_for();
       if (!missing.empty()) return Unavailable(name + " " + missing);
     }
     if (!health.ready) return Unavailable(health.reason);
     if (health.schedulers_connected == 0) return Unavailable(name + " has found no scheduler yet");
   }
-  return OkStatus();
+  return children_->Ready();
 }
 
 void NodeRole::Stop() {

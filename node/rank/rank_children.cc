@@ -49,6 +49,15 @@ std::optional<RankDeath> Reap(int process) {
   return DescribeDeath(info.si_code == CLD_EXITED, info.si_status);
 }
 
+// A reason that names the process is the same reason for the next process.
+std::string WithoutNumber(std::string reason, pid_t pid) {
+  const std::string number = std::to_string(pid);
+  for (size_t at = reason.find(number); at != std::string::npos; at = reason.find(number, at)) {
+    reason.erase(at, number.size());
+  }
+  return reason;
+}
+
 struct Spawned {
   ChildProcess process;
   Descriptor link;
@@ -74,6 +83,7 @@ struct RankChildren::Watched {
   Watched(EventLoop& loop, RankChildSpec spec, const RestartOptions& restart)
       : spec(std::move(spec)), policy(restart), restart_timer(loop.io()) {}
 
+  std::string Name() const { return spec.replica + " rank " + std::to_string(spec.rank); }
   LogFields Fields() const { return {{"replica", spec.replica}, {"rank", spec.rank}}; }
 
   RankChildSpec spec;
@@ -179,7 +189,8 @@ void RankChildren::OnEnd(const std::shared_ptr<Watched>& child) {
 
 void RankChildren::OnDeath(const std::shared_ptr<Watched>& child, const RankDeath& death) {
   const int64_t now_us = loop_.NowUs();
-  const RestartPolicy::Decision decision = child->policy.OnDeath(death, child->reason, now_us);
+  const RestartPolicy::Decision decision =
+      child->policy.OnDeath(death, WithoutNumber(child->reason, child->pid), now_us);
   child->state = decision.quarantined ? RankChildState::kQuarantined : RankChildState::kDead;
   ++child->deaths;
   child->last_death = death.how + (child->reason.empty() ? "" : ": " + child->reason);
@@ -250,20 +261,24 @@ std::vector<RankChildren::Child> RankChildren::Children() const {
   return children;
 }
 
-Status RankChildren::Ready() const {
+Status RankChildren::Alive() const {
   for (const auto& child : children_) {
-    const std::string name = child->spec.replica + " rank " + std::to_string(child->spec.rank);
-    const std::string died =
-        child->last_death.empty() ? "" : " (it ended last by: " + child->last_death + ")";
-    switch (child->state) {
-      case RankChildState::kJoined:
-        break;
-      case RankChildState::kStarting:
-        return Unavailable(name + " is loading, or waits for the other ranks" + died);
-      case RankChildState::kDead:
-        return Unavailable(name + " has no process now" + died);
-      case RankChildState::kQuarantined:
-        return Unavailable(name + " is in quarantine" + died);
+    const std::string died = " (it ended last by: " + child->last_death + ")";
+    if (child->state == RankChildState::kDead) {
+      return Unavailable(child->Name() + " has no process now" + died);
+    }
+    if (child->state == RankChildState::kQuarantined) {
+      return Unavailable(child->Name() + " is in quarantine" + died);
+    }
+  }
+  return OkStatus();
+}
+
+Status RankChildren::Ready() const {
+  RETURN_IF_ERROR(Alive());
+  for (const auto& child : children_) {
+    if (child->state != RankChildState::kJoined) {
+      return Unavailable(child->Name() + " is loading, or waits for the other ranks");
     }
   }
   return OkStatus();

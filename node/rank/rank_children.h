@@ -70,7 +70,9 @@ class RankChildren {
 
   bool empty() const { return children_.empty(); }
   std::vector<Child> Children() const;
-  // OK if all of them have joined; otherwise says which has not, and why.
+  // OK if all of them have a process; otherwise says which has none, and why.
+  Status Alive() const;
+  // OK if all of them have joined, too.
   Status Ready() const;
 
  private:

@@ -28,7 +28,7 @@ case $3 in
   joins) printf J >&3; exec cat >/dev/null <&3 ;;
   tells) echo "$5 $7" | cat - "${10}" >"$0.told" 2>&1; ls /proc/self/fd | wc -l >>"$0.told"; cat <&3 ;;
   crashes) kill -SEGV $$ ;;
-  refused) printf 'Wanother model' >&3; exit 3 ;;
+  refused) printf "Wpid $$ has another model" >&3; exit 3 ;;
   stubborn) trap '' TERM; printf J >&3; exec cat >/dev/null <&3 ;;
 esac
 )";
@@ -115,6 +115,18 @@ TEST_F(RankChildrenTest, RepeatsTheLastWordsOfARankThatIsRefused) {
   EXPECT_TRUE(Until([&] { return children.Children()[0].deaths >= 2; }));
   EXPECT_NE(children.Ready().message().find("another model"), std::string::npos)
       << children.Ready().message();
+}
+
+TEST_F(RankChildrenTest, SaysOnceWhyARankIsRefused) {
+  ::testing::internal::CaptureStderr();
+  RankChildren children(loop_, options_);
+  children.Add(Rank("refused"));
+  const bool again = Until([&] { return children.Children()[0].deaths >= 4; });
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(again);
+  const size_t first = log.find("has another model");
+  EXPECT_NE(first, std::string::npos) << log;
+  EXPECT_EQ(log.find("has another model", first + 1), std::string::npos) << log;
 }
 
 TEST_F(RankChildrenTest, TriesAgainWhatCannotBeExecuted) {

@@ -63,7 +63,9 @@ int RunConfigured(const CommandLine& line, const std::map<std::string, std::stri
 
 int RunModelInspect(const CommandLine& line, const CommandHandlers& handlers,
                     const CommandStreams& streams) {
-  const Result<std::string> text = handlers.inspect_model(line.model_path, line.json);
+  const Result<std::string> text = line.plan.asked
+                                       ? handlers.plan_model(line.model_path, line.plan, line.json)
+                                       : handlers.inspect_model(line.model_path, line.json);
   if (!text.ok()) {
     streams.err << "muselet: " << text.status().message() << "\n";
     return kWrongInput;

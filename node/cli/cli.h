@@ -22,6 +22,9 @@ struct CommandHandlers {
   std::function<Status(const ModelEntry&, const ReplicaEntry&)> check_shards;
   // What a checkpoint holds, as text or as a JSON object.
   std::function<Result<std::string>(const std::string& path, bool json)> inspect_model;
+  // How it is divided over ranks and what memory it needs; a config.json alone will do.
+  std::function<Result<std::string>(const std::string& path, const PlanArguments&, bool json)>
+      plan_model;
 };
 
 // Where a command reads and writes; borrowed. `in_terminal` etc.: the stream is a terminal.

@@ -1,15 +1,14 @@
 #include "node/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <cstdint>
 #include <map>
 
 #include "node/cli/help_format.h"
+#include "node/cli/number_checks.h"
 #include "node/cli/version.h"
 #include "node/config/config_loader.h"
 #include "node/config/option_table.h"
-#include "node/config/quantity.h"
 #include "node/config/suggestion.h"
 
 namespace muselet {
@@ -18,30 +17,6 @@ namespace {
 constexpr int kUsageError = 2;
 constexpr const char* kOwn = "Options";
 constexpr uint64_t kTokensMax = 16'777'216;
-
-// Checks of numbers, with sentences of our own; they leave the help text alone.
-CLI::Validator Whole(uint64_t min, uint64_t max) {
-  return CLI::Validator(
-      [min, max](std::string& text) -> std::string {
-        uint64_t number = 0;
-        const char* last = text.data() + text.size();
-        const auto [end, fault] = std::from_chars(text.data(), last, number);
-        if (fault == std::errc() && end == last && number >= min && number <= max) return "";
-        return "expected a whole number from " + std::to_string(min) + " to " +
-               std::to_string(max) + ", found \"" + text + "\"";
-      },
-      "");
-}
-CLI::Validator Number(double min, double max) {
-  return CLI::Validator(
-      [min, max](std::string& text) -> std::string {
-        const Result<double> number = ParseNumber(text);
-        if (number.ok() && *number >= min && *number <= max) return "";
-        return "expected a number from " + FormatNumber(min) + " to " + FormatNumber(max) +
-               ", found \"" + text + "\"";
-      },
-      "");
-}
 
 // Owns the CLI11 objects while the arguments are read.
 class Parser {
@@ -340,6 +315,32 @@ class Parser {
         ->required()
         ->type_name("PATH");
     inspect->add_flag("--json", line_.json, "As a JSON object");
+    AddPlan(inspect);
+  }
+
+  // Options that make `model inspect` plan ranks and memory.
+  void AddPlan(CLI::App* inspect) {
+    PlanArguments& plan = line_.plan;
+    const std::string group = "Plan ranks and memory (a config.json alone will do)";
+    const auto add = [&](const std::string& name, auto& value, const std::string& meaning,
+                         const std::string& type) {
+      CLI::Option* option = inspect->add_option(name, value, meaning)->type_name(type);
+      option->group(group)->each([&plan](const std::string&) { plan.asked = true; });
+      return option;
+    };
+    add("--tensor", plan.tensor, "Ranks that share each layer (default 1)", "N")
+        ->check(Whole(1, 65536));
+    add("--pipeline", plan.pipeline, "Stages of whole layers (default 1)", "N")
+        ->check(Whole(1, 65536));
+    add("--layers", plan.layers, "Layers of each stage, e.g. 20,10 (default: balanced)", "A,B,...")
+        ->delimiter(',')
+        ->check(Whole(1, 65536));
+    add("--device-memory", plan.device_memory, "Of one rank, e.g. 80GiB: say what fits", "SIZE");
+    add("--context", plan.context, "Tokens of a sequence (default: the model's limit)", "N")
+        ->check(Whole(1, 1U << 30U));
+    add("--weights", plan.weights, "Format of all weights, e.g. q4_1 (default: the file's)",
+        "FORMAT");
+    add("--kv", plan.kv, "Format of keys and values: f16 (default) or f32", "FORMAT");
   }
 
   void AddKeys() {

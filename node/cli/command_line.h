@@ -35,13 +35,26 @@ struct RankInvocation {
   bool supervised = false;
 };
 
+// What `model inspect` is to plan; `asked` if any of it was given.
+struct PlanArguments {
+  bool asked = false;
+  uint32_t tensor = 0;  // 0 = not given, as everywhere here
+  uint32_t pipeline = 0;
+  std::vector<uint32_t> layers;
+  std::string device_memory;  // "80GiB"
+  uint32_t context = 0;
+  std::string weights;  // "q4_1"
+  std::string kv;       // "f16"
+};
+
 struct CommandLine {
   Command command = Command::kVersion;
   std::string config_file;  // --config, or the argument of config check and show
   std::vector<std::pair<std::string, std::string>> config_flags;  // option or shortcut key, text
   std::string entry;                                              // run --name
   RankInvocation rank;
-  std::string model_path;  // model inspect
+  std::string model_path;   // model inspect
+  PlanArguments plan;       // model inspect
   std::string keys_prefix;  // keys generate --out
   bool json = false;
   bool effective = false;  // config show: also what was left at its default

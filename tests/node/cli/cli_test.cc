@@ -51,6 +51,13 @@ Outcome Muselet(const std::vector<std::string>& arguments,
     if (path == "broken") return DataLoss("broken: not a checkpoint");
     return path + (json ? " json" : " text");
   };
+  handlers.plan_model = [](const std::string& path, const PlanArguments& plan,
+                           bool json) -> Result<std::string> {
+    std::string text = path + (json ? " json" : " text") + " " + std::to_string(plan.tensor) + "x" +
+                       std::to_string(plan.pipeline) + " " + plan.device_memory;
+    for (const uint32_t layers : plan.layers) text += " " + std::to_string(layers);
+    return text;
+  };
   std::istringstream in(input);
   std::ostringstream out;
   std::ostringstream err;
@@ -283,6 +290,11 @@ TEST(Cli, RunInspectAndVersionReachTheirHandlers) {
                                                   "\"tcp://127.0.0.1:0\"}]\n");
   EXPECT_THAT(Muselet({"run", "--name", "s0", "--config", file}).err, HasSubstr("port 0"));
   EXPECT_EQ(Muselet({"model", "inspect", "x", "--json"}).out, "x json\n");
+  EXPECT_EQ(Muselet({"model", "inspect", "x", "--tensor", "2", "--layers", "3,4"}).out,
+            "x text 2x0  3 4\n");
+  EXPECT_EQ(Muselet({"model", "inspect", "x", "--device-memory=80GiB", "--json"}).out,
+            "x json 0x0 80GiB\n");
+  EXPECT_EQ(Muselet({"model", "inspect", "x", "--tensor", "0"}).exit_code, 2);
   const Outcome broken = Muselet({"model", "inspect", "broken"});
   EXPECT_EQ(broken.exit_code, 2);
   EXPECT_EQ(broken.err, "muselet: broken: not a checkpoint\n");

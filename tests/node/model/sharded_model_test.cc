@@ -3,10 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
+#include "comms/rank_group_makers.h"
 #include "tests/node/model/model_runner.h"
 #include "tests/node/model/random_checkpoint.h"
 #include "tests/node/model/row_count_ops.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/shared_rendezvous.h"
 
 namespace muselet {
 namespace {
@@ -124,6 +128,19 @@ TEST(ShardedModelTest, ReplicatedKeyValueHeadsGiveTheWholesBits) {
   ExpectWholesBits(checkpoint, Options(ActivationFormat::kInt8), {{2, 1}, {4, 1}, {8, 2}}, 3, 20);
 }
 
+// What a large model is cut like, in small: four stages of many layers, quantised, tied and untied.
+TEST(ShardedModelTest, DeepNarrowModelGivesTheWholesBitsThroughFourStages) {
+  for (const bool tied : {true, false}) {
+    RandomModelShape shape = {.dtype = DType::kQ8_0, .vocab = 509, .hidden = 64, .layers = 94};
+    shape.query_heads = 4;
+    shape.kv_heads = 2;
+    shape.ffn = 256;
+    shape.tied = tied;
+    ExpectWholesBits(std::make_shared<RandomCheckpoint>(shape), Options(ActivationFormat::kInt8),
+                     {{1, 4}, {2, 4}}, 3, 16);
+  }
+}
+
 TEST(ShardedModelTest, SmolLm2GivesTheWholesBits) {
   SKIP_WITHOUT_MODEL(path);
   auto opened = Checkpoint::Open(path);
@@ -159,6 +176,37 @@ TEST(ShardedModelTest, PlansInFlightGiveTheBitsOfPlansOneByOne) {
     ASSERT_TRUE(alone.ok());
     EXPECT_TRUE(SameBits({alone->begin(), alone->end()}, (*together)[i])) << "plan " << i;
   }
+}
+
+// The members of a group, made as ranks on one host make them.
+std::vector<std::unique_ptr<RankGroup>> SharedMemoryGroups(const std::string& name, uint32_t size) {
+  testing::SharedRendezvous rendezvous;
+  std::vector<std::unique_ptr<RankGroup>> members(size);
+  std::vector<std::thread> threads;
+  for (uint32_t rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      RankGroupSpec spec;
+      spec.name = name;
+      spec.rank = rank;
+      spec.size = size;
+      spec.message_bytes_max = RankModel::kMessageBytesMax;
+      spec.deadline_us = Clock::Real().NowUs() + 60'000'000;
+      auto group = MakeSharedMemoryGroup(spec, rendezvous);
+      CHECK(group.ok(), group.status().message());
+      members[rank] = std::move(group).value();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return members;
+}
+
+TEST(ShardedModelTest, SharedMemoryGroupsGiveTheWholesBits) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(
+      RandomModelShape{.layers = 3, .query_heads = 10, .kv_heads = 5, .tied = false});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  ShardedModel sharded(checkpoint, options, {3, 2, {}});
+  sharded.Connect(SharedMemoryGroups);
+  EXPECT_TRUE(SameBits(Play(*Whole(checkpoint, options), 4, 30), Play(sharded, 4, 30)));
 }
 
 TEST(ShardedModelTest, LayersByHandGiveTheWholesBits) {

@@ -312,7 +312,7 @@ Status NodeRole::Ready() const {
     const std::string& name = replica.server->info().replica;
     if (!health.ready && replica.ranks != nullptr && !health.draining) {
       const std::string missing = replica.ranks->waiting_for();
-      if (!missing.empty()) return Unavailable(name + " " + missing);
+      if (!missing.empty()) return Unavailable(name + " waits for " + missing);
     }
     if (!health.ready) return Unavailable(health.reason);
     if (health.schedulers_connected == 0) return Unavailable(name + " has found no scheduler yet");

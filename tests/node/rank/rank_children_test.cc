@@ -26,7 +26,10 @@ constexpr const char* kStandIn = R"(#!/bin/sh
 # rank --replica NAME --rank N --leader ENDPOINT --supervised --config FILE
 case $3 in
   joins) printf J >&3; exec cat >/dev/null <&3 ;;
-  tells) echo "$5 $7" | cat - "${10}" >"$0.told" 2>&1; ls /proc/self/fd | wc -l >>"$0.told"; cat <&3 ;;
+  tells)
+    echo "$5 $7" | cat - "${10}" >"$0.told" 2>&1
+    ls /proc/self/fd | wc -l >>"$0.told"
+    exec cat >/dev/null <&3 ;;
   crashes) kill -SEGV $$ ;;
   refused) printf "Wpid $$ has another model" >&3; exit 3 ;;
   stubborn) trap '' TERM; printf J >&3; exec cat >/dev/null <&3 ;;

@@ -74,6 +74,7 @@ class Pair {
     for (uint32_t rank = 0; rank < 2; ++rank) {
       RankWorkerHandlers handlers;
       handlers.put = [this](uint64_t epoch, const std::string& key, const std::string& value) {
+        const std::lock_guard lock(forming_);
         for (auto& worker : workers_) worker->OnValue(epoch, key, value);
       };
       handlers.groups_made = [this](uint64_t) { Note([this] { ++made; }); };
@@ -98,7 +99,13 @@ class Pair {
   }
 
   RankWorker& worker(uint32_t rank) { return *workers_[rank]; }
+  // No value is told before all of them know of the epoch, as by a leader.
   bool Form() {
+    BeginForming();
+    return Until([this] { return made == 2; });
+  }
+  void BeginForming() {
+    const std::lock_guard lock(forming_);
     for (auto& worker : workers_) {
       RankForm form;
       form.epoch = 1;
@@ -106,7 +113,6 @@ class Pair {
       form.timeout_us = 30'000'000;
       worker->MakeGroups(form);
     }
-    return Until([this] { return made == 2; });
   }
   bool Until(const std::function<bool()>& condition) {
     std::unique_lock lock(mutex_);
@@ -125,6 +131,7 @@ class Pair {
     changed_.notify_all();
   }
 
+  std::mutex forming_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::unique_ptr<RankWorker>> workers_;

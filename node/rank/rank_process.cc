@@ -168,7 +168,7 @@ class RankProcess {
         return worker_->Compute(std::move(event.step));
       case MemberEvent::Kind::kEnd:
         worker_->End(event.epoch, event.text);
-        LogWarn("the epoch is over", Fields({{"epoch", event.epoch}, {"reason", event.text}}));
+        LogInfo("the epoch is over", Fields({{"epoch", event.epoch}, {"reason", event.text}}));
         return Tell(kWordParted);
       case MemberEvent::Kind::kWaiting:
         return LogInfo("the rank waits", Fields({{"reason", event.text}}));

@@ -33,6 +33,12 @@ Widths WidthsOf(const LayerShard& shard, const LayerSpec& spec) {
   return widths;
 }
 
+// The digest took samples all over the file.
+void ReleaseAll(const Checkpoint& checkpoint) {
+  for (const std::string& name : checkpoint.TensorNames())
+    if (const auto tensor = checkpoint.Tensor(name); tensor.ok()) checkpoint.Release(*tensor);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Transformer>> Transformer::Create(const Checkpoint& checkpoint,
@@ -59,6 +65,7 @@ Result<std::unique_ptr<Transformer>> Transformer::CreateRank(const Checkpoint& c
   std::unique_ptr<Transformer> model(new Transformer(checkpoint, std::move(ops), std::move(plan),
                                                      rank, std::move(weights), std::move(cache)));
   model->info_ = DescribeModel(checkpoint, options, model->cache_.groups(), *model->ops_);
+  ReleaseAll(checkpoint);
   model->info_.weight_bytes = model->weights_.bytes;
   model->info_.kv_bytes = model->cache_.bytes();
   model->MapRotations();

@@ -250,6 +250,16 @@ RankMetrics::RankMetrics(const S& series, const std::vector<std::string>& losses
   }
 }
 
+RankProcessMetrics::RankProcessMetrics(MetricRegistry& registry, const std::string& node,
+                                       const std::vector<std::string>& causes) {
+  const Series series(registry, {{"node", node}});
+  for (const std::string& cause : causes) {
+    deaths.push_back(series.NewCounter("muselet_rank_process_deaths_total",
+                                       "Processes of ranks that ended unasked, by their cause.",
+                                       {{"cause", cause}}));
+  }
+}
+
 void RegisterBuildInfo(MetricRegistry& registry, const std::string& version,
                        const std::string& revision) {
   Series(registry, {{"version", version}, {"revision", revision}})

@@ -187,6 +187,15 @@ class RankMetrics {
   RankMetrics(const S& series, const std::vector<std::string>& losses);
 };
 
+// The processes of ranks on one node. labels: node, cause.
+class RankProcessMetrics {
+ public:
+  RankProcessMetrics(MetricRegistry& registry, const std::string& node,
+                     const std::vector<std::string>& causes);
+
+  std::vector<Counter> deaths;  // muselet_rank_process_deaths_total, by the causes
+};
+
 // muselet_build_info{version, revision} = 1.
 void RegisterBuildInfo(MetricRegistry& registry, const std::string& version,
                        const std::string& revision);

@@ -176,6 +176,11 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
                                                    const ServedModels& models,
                                                    ProcessContext& process) {
   std::unique_ptr<NodeRole> role(new NodeRole(entry.name));
+  RankChildrenOptions children;
+  children.on_death =
+      [deaths = RankProcessMetrics(process.metrics, entry.name, RankDeathCauses()).deaths](
+          RankDeath::Cause cause) { deaths[static_cast<size_t>(cause)].Increment(); };
+  role->children_ = std::make_unique<RankChildren>(role->loop_.loop(), std::move(children));
   role->threads_per_rank_ = ThreadsPerRank(config, entry, endpoints.in_process);
   // The admin port is bound first: a taken one is told before weights are loaded.
   if (!entry.metrics.empty()) {
@@ -193,11 +198,6 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
   }
   return role;
 }
-
-NodeRole::NodeRole(const std::string& name)
-    : name_(name),
-      loop_("node-" + name),
-      children_(std::make_unique<RankChildren>(loop_.loop(), RankChildrenOptions{})) {}
 
 Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
                             const ReplicaEntry& replica, const Endpoints& endpoints,

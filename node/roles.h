@@ -134,7 +134,7 @@ class NodeRole {
   std::string admin_address() const { return admin_ ? admin_->address() : ""; }  // "" = none
 
  private:
-  explicit NodeRole(const std::string& name);
+  explicit NodeRole(const std::string& name) : name_(name), loop_("node-" + name) {}
   // Of one rank, which computes in this process.
   Status AddReplica(const ClusterConfig& config, const NodeEntry& entry,
                     const ReplicaEntry& replica, const Endpoints& endpoints,

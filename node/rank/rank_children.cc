@@ -193,6 +193,7 @@ void RankChildren::OnDeath(const std::shared_ptr<Watched>& child, const RankDeat
       child->policy.OnDeath(death, WithoutNumber(child->reason, child->pid), now_us);
   child->state = decision.quarantined ? RankChildState::kQuarantined : RankChildState::kDead;
   ++child->deaths;
+  if (options_.on_death) options_.on_death(death.cause);
   child->last_death = death.how + (child->reason.empty() ? "" : ": " + child->reason);
   LogFields fields = child->Fields();
   fields.emplace_back("pid", child->pid);

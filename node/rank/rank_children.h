@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -36,7 +37,8 @@ struct RankChildrenOptions {
   // A child that was not heard this many intervals long hangs, and is killed.
   int64_t silence_interval_us = 500'000;
   uint32_t silent_intervals_max = 8;
-  int64_t stop_limit_us = 3'000'000;  // from SIGTERM to SIGKILL
+  int64_t stop_limit_us = 3'000'000;               // from SIGTERM to SIGKILL
+  std::function<void(RankDeath::Cause)> on_death;  // may be empty
 };
 
 enum class RankChildState : uint8_t {

@@ -40,6 +40,10 @@ RankDeath DescribeExit(int code) {
 
 }  // namespace
 
+std::vector<std::string> RankDeathCauses() {
+  return {"own_fault", "outside", "hung", "refused", "unable"};
+}
+
 RankDeath DescribeDeath(bool exited, int code_or_signal) {
   if (exited) return DescribeExit(code_or_signal);
   const char* name = sigabbrev_np(code_or_signal);

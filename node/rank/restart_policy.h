@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <vector>
 
 namespace muselet {
 
@@ -31,6 +32,9 @@ struct RankDeath {
   Cause cause = Cause::kOutside;
   std::string how;  // for the log: "killed by SIGSEGV", "exit code 3"
 };
+
+// The words for RankProcessMetrics, by cause.
+std::vector<std::string> RankDeathCauses();
 
 // What the wait status of a process says: `exited` with a code, or else killed by a signal.
 RankDeath DescribeDeath(bool exited, int code_or_signal);

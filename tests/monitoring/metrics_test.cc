@@ -63,6 +63,14 @@ TEST(RankMetrics, CountsLossesByTheirReason) {
   EXPECT_THAT(text, HasSubstr("muselet_rank_forming_seconds_count{node=\"n0\",replica=\"r0\"} 0"));
 }
 
+TEST(RankProcessMetrics, CountsDeathsByTheirCause) {
+  MetricRegistry registry;
+  const RankProcessMetrics metrics(registry, "n0", {"own_fault", "outside"});
+  metrics.deaths[1].Increment();
+  EXPECT_THAT(registry.Text(), HasSubstr("muselet_rank_process_deaths_total{cause=\"outside\","
+                                         "node=\"n0\"} 1"));
+}
+
 TEST(SchedulerMetrics, HasNoSeriesForAModelOutsideTheConfig) {
   MetricRegistry registry;
   const SchedulerMetrics metrics(registry, "s0", {"smollm2"});

@@ -104,9 +104,14 @@ TEST_F(RankChildrenTest, StartsAKilledRankAgain) {
 }
 
 TEST_F(RankChildrenTest, QuarantinesARankThatCrashesAgainAndAgain) {
+  int own_faults = 0;
+  options_.on_death = [&](RankDeath::Cause cause) {
+    own_faults += cause == RankDeath::Cause::kOwnFault ? 1 : 0;
+  };
   RankChildren children(loop_, options_);
   children.Add(Rank("crashes"));
   EXPECT_TRUE(Until([&] { return children.Children()[0].state == State::kQuarantined; }));
+  EXPECT_EQ(own_faults, 3);
   EXPECT_EQ(children.Children()[0].deaths, 3U);
   EXPECT_NE(children.Ready().message().find("quarantine"), std::string::npos);
   EXPECT_NE(children.Ready().message().find("SIGSEGV"), std::string::npos);

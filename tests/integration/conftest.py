@@ -20,8 +20,8 @@ MODEL_ID = "smollm2"
 class Process:
     """A muselet process whose log lines (JSON, on stderr) can be waited for."""
 
-    def __init__(self, *arguments):
-        self.child = subprocess.Popen([str(MUSELET), *map(str, arguments)], stdin=subprocess.DEVNULL,
+    def __init__(self, *arguments, prefix=()):
+        self.child = subprocess.Popen([*prefix, str(MUSELET), *map(str, arguments)], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lines = []
         self.output = []

@@ -3,6 +3,7 @@ undisturbed run. MUSELET_TEST_LONG: fifty times instead of five; MUSELET_TEST_SE
 import os
 import random
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -11,7 +12,7 @@ import urllib.request
 import pytest
 
 import streams
-from conftest import MODEL, MODEL_ID, Process, Server, free_port, write_config
+from conftest import MODEL, MODEL_ID, ROOT, Process, Server, free_port, write_config
 from history_audit import audit
 from rank_processes import rank_pids, state, wait_for_ranks, wait_until_gone
 from tcp_proxy import TcpProxy
@@ -27,6 +28,13 @@ def ready(address):
         return urllib.request.urlopen(f"http://{address}/readyz").status == 200
     except (urllib.error.URLError, ConnectionError):
         return False
+
+
+def losses(address):
+    """How many epochs of ranks have ended."""
+    page = urllib.request.urlopen(f"http://{address}/metrics").read().decode()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines()
+               if line.startswith("muselet_rank_losses_total{"))
 
 
 def wait_until(condition, what, timeout_s=40):
@@ -56,7 +64,8 @@ def stop_for(seconds):
     return stop
 
 
-FAULTS = {"killed": kill, "stopped 2 s": stop_for(2), "stopped 20 s": stop_for(20)}
+# Name: (what is done, whether the epoch ends).
+FAULTS = {"killed": (kill, True), "stopped 2 s": (stop_for(2), False), "stopped 20 s": (stop_for(20), True)}
 
 
 @pytest.mark.parametrize("tensor,pipeline", [(1, 2), (2, 1)])
@@ -72,10 +81,14 @@ def test_streams_survive_the_loss_of_a_rank(tmp_path, tensor, pipeline):
         pids = wait_for_ranks(running.child.pid, count)
         everyone |= set(pids.values())
         wait_until(lambda: ready(running.http), "ready")
+        before = losses(running.http)
         load = streams.Load(running.http, STREAMS, 40)
         load.wait_for_tokens(draw.randrange(1, STREAMS * 30))
-        FAULTS[fault](draw, pids)
+        act, ends_epoch = FAULTS[fault]
+        act(draw, pids)
         assert audit(undisturbed, load.finish()) == [], (fault, SEED)
+        if ends_epoch:
+            wait_until(lambda: losses(running.http) > before, "the loss is counted")
     assert running.stop() == 0
     wait_until_gone(everyone)
 
@@ -83,38 +96,88 @@ def test_streams_survive_the_loss_of_a_rank(tmp_path, tensor, pipeline):
 def test_a_rank_that_dies_makes_the_replica_not_ready_until_it_is_back(tmp_path):
     running = Server("--config", sharded_config(tmp_path / "config.yaml", 1, 2))
     pids = wait_for_ranks(running.child.pid, 2)
+    undisturbed = streams.run(running.http, 2, 8)
     os.kill(pids[1], signal.SIGSTOP)  # it cannot come back before its supervisor has killed it
-    wait_until(lambda: not ready(running.http), "not ready")
+    load = streams.Load(running.http, 2, 8)  # its steps make no progress from now on
+    wait_until(lambda: not ready(running.http), "not ready", timeout_s=4)
+    late = streams.Load(running.http, 2, 8)  # waits for the ranks
     wait_until(lambda: ready(running.http), "ready again")
     assert not state(pids[1])
+    assert audit(undisturbed, load.finish()) == []
+    assert audit(undisturbed, late.finish()) == []
     assert running.stop() == 0
 
 
-def test_no_rank_outlives_a_node_that_is_killed(tmp_path):
-    running = Server("--config", sharded_config(tmp_path / "config.yaml", 2, 2))
-    pids = wait_for_ranks(running.child.pid, 4)
-    running.stop(signal.SIGKILL)
-    wait_until_gone(pids.values())
+def test_a_rank_that_is_killed_is_noticed_within_a_second(tmp_path):
+    running = Server("--config", sharded_config(tmp_path / "config.yaml", 1, 2))
+    os.kill(wait_for_ranks(running.child.pid, 2)[0], signal.SIGKILL)
+    wait_until(lambda: losses(running.http) == 1, "the loss", timeout_s=1)
+    wait_until(lambda: ready(running.http), "ready again")
+    assert running.stop() == 0
+
+
+def test_ranks_that_are_killed_while_they_join_come_together_in_the_end(tmp_path):
+    print(f"seed {SEED}")
+    draw = random.Random(SEED)
+    config = sharded_config(tmp_path / "config.yaml", 1, 3)
+    running = Process("serve", "--config", config)
+    killed = set()
+    for _ in range(6):
+        pids = wait_for_ranks(running.child.pid, 3, killed)
+        time.sleep(draw.random() * 0.6)  # somewhere between the start and the first step
+        kill(draw, pids)
+        killed |= set(pids.values())
+        killed -= {pid for pid in pids.values() if state(pid)}
+    address = running.wait_for("ready")["http"]
+    assert len(streams.run(address, 4, 8)) == 4 * 9
+    assert running.stop() == 0
+
+
+class NoiseMaker:
+    """Connects to a port again and again, says nonsense, and goes."""
+
+    def __init__(self, port):
+        self.port, self.count, self._stopping = port, 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        draw = random.Random(SEED)
+        while not self._stopping.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as strange:
+                    strange.sendall(draw.choice([b"", draw.randbytes(200), b"GET / HTTP/1.1\r\n\r\n",
+                                                 b"\xff\0\0\0\0\0\0\0\x01\x7f\3\0NULL" + bytes(48)]))
+                    self.count += 1
+            except OSError:
+                self._stopping.wait(0.01)
+
+    def stop(self):
+        self._stopping.set()
+        self._thread.join(5)
 
 
 class TwoNodes:
     """A pipeline over two node processes, whose second one reaches the leader through a proxy."""
 
-    def __init__(self, folder):
-        rendezvous = free_port()
+    def __init__(self, folder, follower_model=MODEL):
+        rendezvous = self.rendezvous = free_port()
         self.proxy = TcpProxy(rendezvous)
         self.http = f"127.0.0.1:{free_port()}"
         self.scheduler = f"tcp://127.0.0.1:{free_port()}"
         leader = self.config(folder / "leader.yaml", rendezvous)
-        follower = self.config(folder / "follower.yaml", self.proxy.port)
+        follower = self.config(folder / "follower.yaml", self.proxy.port, follower_model)
         self.processes = {name: Process("run", "--config", config, "--name", name)
                           for name, config in (("s0", leader), ("n0", leader), ("n1", follower), ("g0", leader))}
-        wait_until(lambda: ready(self.http), "both nodes are ready")
 
-    def config(self, path, rendezvous):
+    def wait_until_ready(self):
+        wait_until(lambda: ready(self.http), "both nodes are ready")
+        return self
+
+    def config(self, path, rendezvous, model=MODEL):
         nodes = [{"name": "n0", "devices": ["cpu:0"], "ranks": f"tcp://127.0.0.1:{rendezvous}"},
                  {"name": "n1", "devices": ["cpu:0"]}]
-        return write_config(path, models=[{"id": MODEL_ID, "path": str(MODEL)}],
+        return write_config(path, models=[{"id": MODEL_ID, "path": str(model)}],
                             gateways=[{"name": "g0", "http": self.http}],
                             schedulers=[{"name": "s0", "rpc": self.scheduler}], nodes=nodes,
                             replicas=[{"name": "r0", "model": MODEL_ID, "pipeline": 2, "on": ["n0", "n1"]}],
@@ -132,7 +195,7 @@ class TwoNodes:
 def test_streams_survive_a_rank_that_is_cut_off(tmp_path):
     print(f"seed {SEED}")
     draw = random.Random(SEED)
-    nodes = TwoNodes(tmp_path)
+    nodes = TwoNodes(tmp_path).wait_until_ready()
     undisturbed = streams.run(nodes.http, STREAMS, 40)
     everyone = set(nodes.ranks().values())
     for cut_s in [0, 5] + [draw.choice([0, 1, 5, 8]) for _ in range(10 if LONG else 0)]:
@@ -147,8 +210,38 @@ def test_streams_survive_a_rank_that_is_cut_off(tmp_path):
 
 
 def test_streams_pass_over_a_slow_wire(tmp_path):
-    nodes = TwoNodes(tmp_path)
+    nodes = TwoNodes(tmp_path).wait_until_ready()
     undisturbed = streams.run(nodes.http, STREAMS, 24)
     nodes.proxy.delay_s = 0.005
     assert audit(undisturbed, streams.run(nodes.http, STREAMS, 24)) == []
     nodes.stop()
+
+
+def test_noise_on_the_port_where_ranks_join_does_no_harm(tmp_path):
+    nodes = TwoNodes(tmp_path)
+    noise = NoiseMaker(nodes.rendezvous)
+    nodes.wait_until_ready()
+    history = streams.run(nodes.http, 4, 16)
+    wait_until(lambda: noise.count > 20, "some noise")
+    noise.stop()
+    assert audit(history, streams.run(nodes.http, 4, 16)) == []
+    nodes.stop()
+
+
+def test_a_rank_with_another_model_is_refused_with_both_names(tmp_path):
+    nodes = TwoNodes(tmp_path, ROOT / "tests" / "golden" / "gguf" / "llama-tied-gqa.F16.gguf")
+    refused = nodes.processes["n1"]
+    wait_until(lambda: any("digest" in line for line in refused.lines), "the refusal")
+    assert not ready(nodes.http)
+    nodes.stop()
+
+
+def test_a_follower_without_a_leader_says_whom_it_waits_for_and_stops_in_order(tmp_path):
+    nodes = TwoNodes.__new__(TwoNodes)
+    nodes.http, nodes.scheduler = "127.0.0.1:1", f"tcp://127.0.0.1:{free_port()}"
+    port = free_port()
+    follower = Process("run", "--config", nodes.config(tmp_path / "follower.yaml", port), "--name", "n1")
+    wait_until(lambda: any(f"127.0.0.1:{port}" in line and "rank" in line for line in follower.lines), "a line")
+    ranks = wait_for_ranks(follower.child.pid, 1)
+    assert follower.stop() == 0
+    wait_until_gone(ranks.values())

@@ -1,14 +1,16 @@
-"""Two hosts, made of network namespaces and a pair of virtual Ethernet devices, one rank on each: keys, Gloo, and the
-openai client end to end."""
+"""Two hosts, made of network namespaces and a pair of virtual Ethernet devices, one rank on each: keys, Gloo, the openai
+client end to end, and a wire that is cut."""
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import streams
+import two_hosts_client
 from conftest import MODEL, MODEL_ID, MUSELET, Process, Server, serve_config, write_config
 from history_audit import audit
 
@@ -19,7 +21,7 @@ class Hosts:
     """Two namespaces, 10.77.0.1 and 10.77.0.2."""
 
     def __init__(self):
-        tag = f"mu{os.getpid()}"
+        tag = self.tag = f"mu{os.getpid()}"
         self.names = [f"{tag}a", f"{tag}b"]
         for name in self.names:
             self._ip("netns", "add", name)
@@ -32,11 +34,12 @@ class Hosts:
                 self._ip("-n", name, *words)
 
     def python(self, host, *arguments):
-        done = subprocess.run(["ip", "netns", "exec", self.names[host], sys.executable, *map(str, arguments)],
-                              capture_output=True, text=True, check=False, timeout=120,
-                              cwd=pathlib.Path(__file__).parent)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return subprocess.Popen(["ip", "netns", "exec", self.names[host], sys.executable, *map(str, arguments)],
+                                stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parent)
+
+    def set_wire(self, state):
+        """"up" or "down": while it is down nothing passes between the hosts, and nobody is told."""
+        self._ip("-n", self.names[1], "link", "set", f"{self.tag}v1", state)
 
     def close(self):
         for name in self.names:
@@ -54,6 +57,24 @@ def hosts():
     made.close()
 
 
+def observe(hosts):
+    """The histories of two loads; in the middle of the second the wire is cut for 5 s."""
+    client = hosts.python(0, "two_hosts_client.py", HTTP)
+    histories = []
+    for line in client.stdout:
+        if line != "under way\n":
+            histories[-1].append(json.loads(line))
+            continue
+        histories.append([])
+        if len(histories) == 2:
+            hosts.set_wire("down")
+            timer = threading.Timer(5, hosts.set_wire, ["up"])
+            timer.start()
+    assert client.wait(10) == 0
+    timer.join()
+    return histories
+
+
 def test_a_pipeline_over_two_hosts_answers_as_one_process(hosts, tmp_path):
     subprocess.run([MUSELET, "keys", "generate", "--out", tmp_path / "cluster"], check=True, capture_output=True)
     config = write_config(
@@ -67,11 +88,12 @@ def test_a_pipeline_over_two_hosts_answers_as_one_process(hosts, tmp_path):
                          prefix=["ip", "netns", "exec", hosts.names[host]])
                  for name, host in (("s0", 0), ("n0", 0), ("n1", 1), ("g0", 0))]
     try:
-        observed = [json.loads(line) for line in hosts.python(0, "two_hosts_client.py", HTTP).splitlines()]
+        first, second = observe(hosts)
     finally:
         codes = [process.stop() for process in reversed(processes)]
     whole = Server("--config", serve_config(tmp_path / "whole.yaml"))
-    undisturbed = streams.run(whole.http, 8, 24)
+    undisturbed = streams.run(whole.http, two_hosts_client.STREAMS, two_hosts_client.TOKENS)
     assert whole.stop() == 0
-    assert audit(undisturbed, observed) == []
+    assert audit(undisturbed, first) == []
+    assert audit(undisturbed, second) == [], "the wire was cut"
     assert codes == [0] * 4

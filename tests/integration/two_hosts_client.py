@@ -1,5 +1,5 @@
 """Runs inside a host's namespace: waits until the service is ready, asks with the openai client, then prints the
-history of some streams."""
+history of some streams, twice; before each a line says that they have begun."""
 import json
 import sys
 import time
@@ -10,6 +10,8 @@ from openai import OpenAI
 
 import streams
 from conftest import MODEL_ID
+
+STREAMS, TOKENS = 8, 48
 
 
 def wait_until_ready(address, timeout_s=60):
@@ -30,8 +32,13 @@ def main():
     answer = client.chat.completions.create(model=MODEL_ID, messages=[{"role": "user", "content": "Hello!"}],
                                             max_tokens=8)
     assert answer.choices[0].message.content
-    for record in streams.run(address, 8, 24):
-        print(json.dumps(record))
+    for _ in range(2):
+        load = streams.Load(address, STREAMS, TOKENS)
+        load.wait_for_tokens(STREAMS * TOKENS // 4)
+        print("under way", flush=True)
+        for record in load.finish():
+            print(json.dumps(record))
 
 
-main()
+if __name__ == "__main__":
+    main()

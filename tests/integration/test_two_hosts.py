@@ -1,5 +1,5 @@
-"""Two hosts, made of network namespaces and a pair of virtual Ethernet devices, one rank on each: keys, Gloo, the openai
-client end to end, and a wire that is cut."""
+"""Two hosts, made of network namespaces and a pair of virtual Ethernet devices, one rank on each: keys, Gloo, the
+openai client end to end, and a wire that is cut."""
 import json
 import os
 import pathlib

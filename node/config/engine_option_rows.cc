@@ -37,8 +37,9 @@ void AddKvCache(std::vector<Option>& rows) {
   AddOption(
       rows, group,
       {"kv.bytes", ValueKind::kBytes,
-       "Size of the KV cache of one replica; more holds more and longer sequences at once", 1048576,
-       17592186044416},
+       "Size of the KV cache of each rank of a replica; more holds more and longer sequences at "
+       "once",
+       1048576, 17592186044416},
       [](auto& c) -> auto& { return c.engine.kv.bytes; });
   AddOption(
       rows, group,

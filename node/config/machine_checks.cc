@@ -13,6 +13,7 @@
 #include "node/config/address.h"
 #include "node/config/cluster_checks.h"
 #include "node/config/quantity.h"
+#include "node/config/rank_placement.h"
 #include "node/gateway/api_keys.h"
 
 namespace muselet {
@@ -37,6 +38,24 @@ std::string AboutBytes(uint64_t bytes) {
   std::snprintf(text, sizeof(text), large ? "%.1f GiB" : "%.0f MiB",
                 large ? value / kGiB : value / (1024.0 * 1024));
   return text;
+}
+
+// About what the weights take once they are loaded: the bytes of the files that hold them. 0 for
+// what cannot be read, which CheckModelFile refuses.
+uint64_t WeightFileBytes(const std::string& path) {
+  std::error_code fault;
+  if (!std::filesystem::is_directory(path, fault)) {
+    const uint64_t bytes = std::filesystem::file_size(path, fault);
+    return fault ? 0 : bytes;
+  }
+  uint64_t bytes = 0;
+  for (std::filesystem::directory_iterator at(path, fault), end; !fault && at != end;
+       at.increment(fault)) {
+    if (at->path().extension() != ".safetensors") continue;
+    const uint64_t part = at->file_size(fault);
+    if (!fault) bytes += part;
+  }
+  return bytes;
 }
 
 // The message of a Status without the key that it begins with: the fault names the key itself.
@@ -144,41 +163,57 @@ class MachineChecker {
     return entry_.empty() || Names(config_.nodes, entry_);
   }
 
-  // The replicas of one process share its memory. The cache is taken whole when a replica starts.
+  // The ranks of a machine share its memory. Each takes its cache whole when it starts.
   void CheckMemory() {
     const std::string key = "kv.bytes";
     const MemoryLimit& memory = machine_.memory;
     if (ledger_.InDoubt(key) || memory.bytes == 0) return;
-    const uint64_t replicas = std::max<uint64_t>(1, ReplicasHere());
-    const uint64_t bytes = config_.engine.kv.bytes;
-    if (bytes <= memory.bytes / replicas) return;
-    const std::string each =
-        replicas == 1 ? "" : " for each of " + std::to_string(replicas) + " replicas";
     constexpr uint64_t kMiB = 1 << 20;
-    const uint64_t most = memory.bytes / replicas / kMiB * kMiB;
+    RanksHere here = CountRanksHere();
+    here.weight_bytes = here.weight_bytes / kMiB * kMiB;
+    const uint64_t room = memory.bytes - std::min(memory.bytes, here.weight_bytes);
+    const uint64_t bytes = config_.engine.kv.bytes;
+    if (bytes <= room / here.ranks) return;
+    const std::string each =
+        here.ranks == 1 ? "" : " for each of " + std::to_string(here.ranks) + " ranks";
+    const std::string weights =
+        here.weight_bytes == 0 ? "" : " and " + AboutBytes(here.weight_bytes) + " of weights";
+    const uint64_t most = room / here.ranks / kMiB * kMiB;
     ledger_.Fault(key,
-                  FormatBytes(static_cast<int64_t>(bytes)) + each + " is more than " +
+                  FormatBytes(static_cast<int64_t>(bytes)) + each + weights + " is more than " +
                       memory.source + ", " + AboutBytes(memory.bytes),
                   most < kMiB ? "use a machine with more memory"
                               : "less than " + FormatBytes(static_cast<int64_t>(most)) +
-                                    ", the weights need room too");
+                                    ", activations need room too");
   }
 
-  // The replicas of the entry; of all nodes if there is none, since then one machine runs them all.
-  uint64_t ReplicasHere() const {
+  struct RanksHere {
+    uint64_t ranks = 1;  // at least; what is in doubt is not counted
+    uint64_t weight_bytes = 0;
+  };
+
+  // The ranks on the entry's machine; on all nodes if there is none, since then one machine runs
+  // them all. A rank is taken to hold its part of the weights.
+  RanksHere CountRanksHere() const {
     for (const char* section : {"models", "nodes", "replicas"}) {
-      if (ledger_.InDoubt(section)) return 1;
+      if (ledger_.InDoubt(section)) return {};
     }
-    uint64_t replicas = 0;
+    RanksHere here;
+    uint64_t ranks = 0;
     for (const ReplicaEntry& replica : config_.replicas) {
-      for (const NodeEntry& node : config_.nodes) {
-        const bool on =
-            std::find(replica.on.begin(), replica.on.end(), node.name) != replica.on.end();
-        const bool here = entry_.empty() || entry_ == node.name;
-        if (on && here) ++replicas;
+      const std::vector<RankPlacement> places = PlaceRanks(config_, replica);
+      const auto count = static_cast<uint64_t>(std::count_if(
+          places.begin(), places.end(),
+          [&](const RankPlacement& rank) { return entry_.empty() || entry_ == rank.node; }));
+      if (count == 0) continue;
+      ranks += count;
+      for (const ModelEntry& model : config_.models) {
+        if (model.id != replica.model) continue;
+        here.weight_bytes += WeightFileBytes(model.path) / places.size() * count;
       }
     }
-    return replicas;
+    here.ranks = std::max<uint64_t>(1, ranks);
+    return here;
   }
 
   const ClusterConfig& config_;

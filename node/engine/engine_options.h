@@ -25,7 +25,7 @@ struct CpuOptions {
 };
 
 struct KvOptions {
-  uint64_t bytes = 256ULL << 20;  // of the KV cache of one replica on the CPU
+  uint64_t bytes = 256ULL << 20;  // of the KV cache of each rank, on the CPU
   KvFormat format = KvFormat::kAuto;
 };
 

@@ -438,19 +438,19 @@ TEST_F(ConfigLoaderTest, RefusesMoreKvCacheThanTheMachineHasMemory) {
   EXPECT_THAT(
       FaultsOf(std::string(kModel) + "kv: {bytes: 2GiB}\n", request),
       ElementsAre("c.yaml:2:13: kv.bytes: 2GiB is more than the memory of this machine, 1.0 "
-                  "GiB (less than 1GiB, the weights need room too)"));
+                  "GiB (less than 1GiB, activations need room too)"));
   const std::string two = "models: [{path: m.gguf}]\nnodes: [{name: n0}, {name: n1}]\n";
   EXPECT_THAT(
       FaultsOf(two + "kv: {bytes: 600MiB}\n", request),
-      ElementsAre("c.yaml:3:13: kv.bytes: 600MiB for each of 2 replicas is more than the "
-                  "memory of this machine, 1.0 GiB (less than 512MiB, the weights need room "
+      ElementsAre("c.yaml:3:13: kv.bytes: 600MiB for each of 2 ranks is more than the "
+                  "memory of this machine, 1.0 GiB (less than 512MiB, activations need room "
                   "too)"));
   // One process serves them all, whatever their hosts are called.
   EXPECT_THAT(FaultsOf("models: [{path: m.gguf}]\n"
                        "nodes: [{name: n0, host: 127.0.0.1}, {name: n1, host: 127.0.0.2}]\n"
                        "kv: {bytes: 600MiB}\n",
                        request),
-              ElementsAre(::testing::HasSubstr("600MiB for each of 2 replicas is more than")));
+              ElementsAre(::testing::HasSubstr("600MiB for each of 2 ranks is more than")));
   // Each of two processes has one of them; a scheduler has none.
   const std::string wires = "schedulers: [{name: s, rpc: \"tcp://127.0.0.1:5555\"}]\n";
   request.file_check = ConfigRequest::FileCheck::kOneEntry;

@@ -73,6 +73,31 @@ TEST_F(ShardingConfigTest, RanksTakeTheDevicesOfTheNodesInOrder) {
             "n0 cpu:0, n1 cpu:0, n1 cpu:1");
 }
 
+// Every rank has a cache of kv.bytes; a machine has its ranks' part of the weights.
+TEST_F(ShardingConfigTest, CountsTheMemoryOfTheRanksOfAMachine) {
+  ConfigRequest request;
+  request.machine =
+      Machine{{1ULL << 30, "the memory of this machine"}, [](IsaLevel) { return OkStatus(); }};
+  const std::string two = std::string(kFour) + "replicas: [{tensor: 2}]\n";
+  EXPECT_THAT(FaultsOf(two + "kv: {bytes: 512MiB}\n", request), IsEmpty());
+  EXPECT_THAT(FaultsOf(two + "kv: {bytes: 513MiB}\n", request),
+              ElementsAre(HasSubstr("kv.bytes: 513MiB for each of 2 ranks is more than the memory "
+                                    "of this machine, 1.0 GiB (less than 512MiB")));
+  // A sparse file: a third of it on one machine, two thirds on the other.
+  std::filesystem::resize_file(folder_ / "m.gguf", 600 << 20);
+  const std::string spread = std::string(kTwoNodes) + "replicas: [{pipeline: 3, on: [n0, n1]}]\n" +
+                             "schedulers: [{name: s, rpc: \"tcp://127.0.0.1:5555\"}]\n";
+  request.file_check = ConfigRequest::FileCheck::kOneEntry;
+  request.entry = "n0";
+  EXPECT_THAT(FaultsOf(spread + "kv: {bytes: 800MiB}\n", request), IsEmpty());
+  request.entry = "n1";
+  EXPECT_THAT(FaultsOf(spread + "kv: {bytes: 312MiB}\n", request), IsEmpty());
+  EXPECT_THAT(
+      FaultsOf(spread + "kv: {bytes: 313MiB}\n", request),
+      ElementsAre(HasSubstr("313MiB for each of 2 ranks and 400 MiB of weights is more than "
+                            "the memory of this machine, 1.0 GiB (less than 312MiB")));
+}
+
 TEST_F(ShardingConfigTest, ShardedReplicasShareNodesButNoDevice) {
   const std::string yaml =
       std::string(kFour) + "replicas: [{tensor: 2, on: [n0]}, {pipeline: 2, on: [n0]}]\n";

@@ -121,7 +121,7 @@ class Ops {
   virtual ~Ops() = default;
 
   // Backend, reduction layout and activation format, as they enter a numerics id, e.g.
-  // "cpu/lanes8-v1" and "int8".
+  // "cpu/lanes8-v2" and "int8".
   virtual std::string LayoutName() const = 0;
   virtual std::string ActivationName() const = 0;
 

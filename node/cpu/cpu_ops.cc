@@ -33,7 +33,7 @@ class CpuOps final : public Ops {
   CpuOps(const CpuOptions& options, const Kernels& kernels, uint32_t threads)
       : kernels_(kernels), int8_(options.activations == ActivationFormat::kInt8), pool_(threads) {}
 
-  std::string LayoutName() const override { return "cpu/lanes8-v1"; }
+  std::string LayoutName() const override { return "cpu/lanes8-v2"; }
   std::string ActivationName() const override { return int8_ ? "int8" : "f32"; }
 
   Result<DeviceBuffer> Allocate(size_t bytes) override {

@@ -2,19 +2,17 @@
 // the same bits: a test compares each entry with the scalar one, which is the plain statement of
 // what is computed.
 //
-// Reduction layout "lanes8-v1":
-//   - Products: one running fma over the columns of a segment in order, from zero (int8
-//   activations:
-//     two fma a block of 32 columns, after an exact integer sum); segments are added by the
-//     pairwise tree of base/device/ops.h.
+// Reduction layout "lanes8-v2":
+//   - Products: one running fma over the columns of a segment in order, from zero (int8: two fma a
+//     block of 32 columns, after an exact integer sum); segments are cut by SegmentCount
+//     (node/model/shard_plan.h) and added by the pairwise tree of base/device/ops.h.
 //   - Sums along a row (RMSNorm, softmax): element i goes to lane i % 8; lanes are added as
 //     a[j] += a[j + 4]; a[j] += a[j + 2]; a[0] + a[1].
 //   - Attention: a score is one running fma over the head's elements; chunks of kAttentionChunk
 //     absolute positions, each with its own maximum and sum; values are one running fma over the
 //     positions of a chunk; chunks are merged in order.
 //   - exp: range reduction by ln 2 in two parts, Taylor polynomial of degree 7 (relative error
-//   below
-//     2e-7).
+//     below 2e-7).
 //
 // This header is read by files that are compiled for one instruction set: plain data and
 // declarations only.

@@ -28,7 +28,7 @@ TEST(FormatMemory, UsesTheUnitsOfTheConfig) {
 TEST(AddModelRows, ShowFormatsBlocksAndTokens) {
   ModelInfo info;
   info.architecture = "llama";
-  info.numerics_id = "cpu/lanes8-v1/q8_0+q4_1/int8/kv-f16/strict";
+  info.numerics_id = "cpu/lanes8-v2/q8_0+q4_1/int8/kv-f16/strict";
   info.context_tokens = 8192;
   info.block_tokens = 16;
   info.kv_groups = {{728, 0}, {1000, 64}};
@@ -40,7 +40,7 @@ TEST(AddModelRows, ShowFormatsBlocksAndTokens) {
   EXPECT_EQ(FormatStartupTable(rows),
             "  model     smol: llama, 134.5 M parameters, 92.1 MiB of weights\n"
             "  formats   q8_0+q4_1 weights, int8 activations, f16 KV\n"
-            "  numerics  cpu/lanes8-v1/q8_0+q4_1/int8/kv-f16/strict\n"
+            "  numerics  cpu/lanes8-v2/q8_0+q4_1/int8/kv-f16/strict\n"
             "  context   8192 tokens a sequence\n"
             "  KV cache  255.9 MiB: 728 blocks of 16, 11648 tokens, for at most 64 sequences at "
             "once\n");

@@ -173,11 +173,11 @@ TEST(TransformerTest, NamesWhatItReallyComputesWith) {
     return Make({.dtype = dtype}, options)->info().numerics_id;
   };
   EXPECT_EQ(id(DType::kQ4_1, ActivationFormat::kInt8, KvFormat::kAuto),
-            "cpu/lanes8-v1/q4_1/int8/kv-f16/strict");
+            "cpu/lanes8-v2/q4_1/int8/kv-f16/strict");
   EXPECT_EQ(id(DType::kQ4_1, ActivationFormat::kFloat32, KvFormat::kAuto),
-            "cpu/lanes8-v1/q4_1/f32/kv-f32/strict");
+            "cpu/lanes8-v2/q4_1/f32/kv-f32/strict");
   EXPECT_EQ(id(DType::kBF16, ActivationFormat::kInt8, KvFormat::kFloat32),
-            "cpu/lanes8-v1/bf16/f32/kv-f32/strict");
+            "cpu/lanes8-v2/bf16/f32/kv-f32/strict");
 }
 
 TEST(TransformerTest, InfoCountsBlocksAndParameters) {

@@ -36,11 +36,17 @@ class AttentionScratch {
         size_t{lanes} * kAttentionChunk + RoundUp(converted_floats_) + 2 * PartialFloats(lanes);
     Grow(workers_, threads * worker_floats_);
   }
+  // What `count` partials of up to `lanes` lanes take.
+  size_t PartialBytes(size_t count, uint32_t lanes) const {
+    return count * PartialFloats(lanes) * sizeof(float);
+  }
   // `count` partials of up to `lanes` lanes. REQUIRES: Reserve was called for this step.
   void ReservePartials(size_t count, uint32_t lanes) {
     partial_lanes_ = lanes;
     Grow(partials_, count * PartialFloats(lanes));
   }
+
+  size_t bytes() const { return (workers_.size() + partials_.size()) * sizeof(float); }
 
   Worker worker(uint32_t index) {
     float* const scores = Begin(workers_) + index * worker_floats_;

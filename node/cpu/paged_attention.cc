@@ -148,21 +148,34 @@ void PagedAttention::Attend(const Kernels& kernels, ThreadPool& pool, Rows q, co
   for (const RowPlace& place : rows.places)
     task.chunks_max = std::max(task.chunks_max, place.position / kAttentionChunk + 1);
   scratch_.Reserve(pool.threads(), GroupRowsMax(task.queries) * task.queries, shape.head_dim);
-  FormGroups(task, pool.threads());
-
-  const auto units = static_cast<uint32_t>(groups_.size()) * shape.kv_heads;
-  if (task.chunks_max > 1 && units < pool.threads() * kUnitsPerThread) {
-    AttendByChunks(task, pool);
-    return;
+  FormGroups(task, pool.threads(), task.chunks_max);
+  if (task.chunks_max > 1 && Units(task) < pool.threads() * kUnitsPerThread) {
+    if (PartialBytes(task) <= kPartialBytesMax) return AttendByChunks(task, pool);
+    FormGroups(task, pool.threads(), 1);  // smaller ones, for there are fewer parts to share out
   }
-  pool.ParallelFor(units, [&](uint32_t index, uint32_t worker) {
+  pool.ParallelFor(Units(task), [&](uint32_t index, uint32_t worker) {
     AttendUnit(task, index, scratch_.worker(worker));
   });
 }
 
-// Groups as large as leaves enough of them, or of their chunks, for all threads.
-void PagedAttention::FormGroups(const Task& task, uint32_t threads) {
-  const size_t parts = size_t{task.q.count} * task.cache.shape.kv_heads * task.chunks_max;
+uint32_t PagedAttention::Units(const Task& task) const {
+  return static_cast<uint32_t>(groups_.size()) * task.cache.shape.kv_heads;
+}
+
+uint32_t PagedAttention::LanesMax(const Task& task) const {
+  uint32_t rows_max = 1;
+  for (const Group& group : groups_) rows_max = std::max(rows_max, group.count);
+  return rows_max * task.queries;
+}
+
+// What AttendByChunks needs: many rows at a far position would need gigabytes.
+size_t PagedAttention::PartialBytes(const Task& task) const {
+  return scratch_.PartialBytes(size_t{Units(task)} * task.chunks_max, LanesMax(task));
+}
+
+// Groups as large as leaves enough of them, or of `chunks` parts of each, for all threads.
+void PagedAttention::FormGroups(const Task& task, uint32_t threads, uint32_t chunks) {
+  const size_t parts = size_t{task.q.count} * task.cache.shape.kv_heads * chunks;
   const auto rows_max = static_cast<uint32_t>(std::clamp<size_t>(
       parts / (size_t{threads} * kUnitsPerThread), 1, GroupRowsMax(task.queries)));
   groups_.clear();
@@ -184,7 +197,7 @@ void PagedAttention::FormGroups(const Task& task, uint32_t threads) {
 KeysAhead PagedAttention::KeysAfter(const Task& task, uint32_t index, uint32_t chunk) const {
   const Unit unit(task, groups_, index);
   if (chunk < unit.last_chunk()) return unit.KeysOf(chunk + 1);
-  if (index + 1 == groups_.size() * task.cache.shape.kv_heads) return {};
+  if (index + 1 == Units(task)) return {};
   const Unit next(task, groups_, index + 1);
   return next.KeysOf(next.first_chunk());
 }
@@ -213,10 +226,8 @@ void PagedAttention::AttendUnit(const Task& task, uint32_t index,
 
 // Few units with long contexts: the chunks are shared out, then merged in the same order.
 void PagedAttention::AttendByChunks(const Task& task, ThreadPool& pool) {
-  const auto units = static_cast<uint32_t>(groups_.size()) * task.cache.shape.kv_heads;
-  uint32_t rows_max = 1;
-  for (const Group& group : groups_) rows_max = std::max(rows_max, group.count);
-  scratch_.ReservePartials(size_t{units} * task.chunks_max, rows_max * task.queries);
+  const uint32_t units = Units(task);
+  scratch_.ReservePartials(size_t{units} * task.chunks_max, LanesMax(task));
   pool.ParallelFor(units * task.chunks_max, [&](uint32_t tile, uint32_t worker) {
     const Unit unit(task, groups_, tile / task.chunks_max);
     const uint32_t chunk = tile % task.chunks_max;

@@ -12,6 +12,9 @@
 
 namespace muselet::cpu {
 
+// Of the chunks of a step, which are merged later.
+inline constexpr size_t kPartialBytesMax = size_t{16} << 20;
+
 // Key/value head `head` of a layer's cache.
 KvHeadView HeadView(const PagedKv& cache, uint32_t head);
 
@@ -24,6 +27,9 @@ class PagedAttention {
   void Attend(const Kernels& kernels, ThreadPool& pool, Rows q, const StepRows& rows,
               const PagedKv& cache, const AttentionSpec& spec, Rows out);
 
+  // That it works in: what the threads need, and at most kPartialBytesMax.
+  size_t scratch_bytes() const { return scratch_.bytes(); }
+
  private:
   // Rows of consecutive positions in one sequence.
   struct Group {
@@ -33,7 +39,10 @@ class PagedAttention {
   struct Task;
   struct Unit;
 
-  void FormGroups(const Task& task, uint32_t threads);
+  void FormGroups(const Task& task, uint32_t threads, uint32_t chunks);
+  uint32_t Units(const Task& task) const;
+  uint32_t LanesMax(const Task& task) const;
+  size_t PartialBytes(const Task& task) const;
   KeysAhead KeysAfter(const Task& task, uint32_t index, uint32_t chunk) const;
   void AttendUnit(const Task& task, uint32_t index, const AttentionScratch::Worker& scratch) const;
   void AttendByChunks(const Task& task, ThreadPool& pool);

@@ -9,6 +9,7 @@
 #include "node/cpu/cpu_ops.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
+#include "node/cpu/paged_attention.h"
 #include "tests/node/cpu/random_data.h"
 
 namespace muselet::cpu {
@@ -300,6 +301,37 @@ TEST(PagedAttentionTest, AStepDoesNotSeeTheOneBefore) {
   const std::vector<float> first = step.Run(*ops, small);
   step.Run(*ops, large);
   EXPECT_TRUE(SameBits(first, step.Run(*ops, small)));
+}
+
+// Chunks of many rows at a far position would need more memory than a model's weights.
+TEST(PagedAttentionTest, FarPositionsOfManyRowsNeedLittleMemory) {
+  constexpr uint32_t kRows = 64, kQueries = 8, kHeadDim = 16, kBegin = 130'000;
+  constexpr uint32_t kWidth = kQueries * kHeadDim, kBlocks = 5;
+  const KvShape shape = {DType::kF32, kKvBlockTokens, 1, kHeadDim};
+  const auto kernels = SelectKernels(IsaLevel::kAuto);
+  ASSERT_TRUE(kernels.ok());
+  auto floats = RandomFloats(size_t{kBlocks} * kKvBlockTokens * kHeadDim * 2, 3);
+  auto q = RandomFloats(size_t{kRows} * kWidth, 4);
+  // The keys and values are those of a few blocks, again and again.
+  std::vector<BlockId> table((kBegin + kRows) / kKvBlockTokens + 1);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<BlockId>(i % kBlocks);
+  const auto run = [&](PagedAttention& attention, ThreadPool& pool, uint32_t row, uint32_t count) {
+    std::vector<RowPlace> places;
+    for (uint32_t i = row; i < row + count; ++i) places.push_back({kBegin + i, 0});
+    std::vector<float> out(size_t{count} * kWidth);
+    attention.Attend(**kernels, pool, {q.data() + size_t{row} * kWidth, count, kWidth},
+                     {places, table}, {shape, reinterpret_cast<std::byte*>(floats.data())},
+                     {kQueries, 0, 0.25F}, {out.data(), count, kWidth});
+    return out;
+  };
+  ThreadPool pool(8);
+  PagedAttention attention;
+  const std::vector<float> together = run(attention, pool, 0, kRows);
+  EXPECT_LT(attention.scratch_bytes(), kPartialBytesMax + (2 << 20));
+  for (const uint32_t row : {0U, 31U, kRows - 1}) {
+    const auto at = together.begin() + static_cast<ptrdiff_t>(row * kWidth);
+    EXPECT_TRUE(SameBits({at, at + kWidth}, run(attention, pool, row, 1))) << row;
+  }
 }
 
 }  // namespace

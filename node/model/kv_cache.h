@@ -20,7 +20,7 @@ class KvCache {
 
   // As many blocks as KvGroups counts. `ops` is of the rank that holds them.
   static Result<KvCache> Create(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
-                                const KvOptions& options, DType dtype, Ops& ops);
+                                const EngineOptions& options, Ops& ops);
 
   const std::vector<KvGroupInfo>& groups() const { return groups_; }
   uint64_t bytes() const { return buffer_.size(); }
@@ -44,13 +44,22 @@ class KvCache {
 // The format that `options` ask for.
 DType KvDType(const EngineOptions& options);
 
-// Bytes of one block of every layer that a rank holds.
-uint64_t KvBlockBytes(const ModelConfig& config, const RankShard& shard, DType dtype,
-                      const Ops& ops);
+// Bytes of the blocks of every layer that a rank holds, in groups of so many.
+uint64_t KvBlockBytes(const ModelConfig& config, const RankShard& shard,
+                      const std::vector<KvGroupInfo>& groups, DType dtype, const Ops& ops);
 
-// The groups of the model, the same on every rank: as many blocks as options.bytes holds on the
-// rank that needs most for one. kResourceExhausted if that is not even one sequence of 16 tokens.
+// The group of a layer; their number if it is in none of them.
+size_t KvGroupOf(const std::vector<KvGroupInfo>& groups, const LayerSpec& spec);
+
+// The most blocks that a group with a window makes use of for `sequences` at once: each has what
+// the rows of a chunk see, and one to grow into.
+uint64_t KvWindowBlocks(uint32_t window_tokens, uint32_t chunk_tokens, uint64_t sequences);
+
+// The groups of the model, the same on every rank: as many blocks as kv.bytes holds on the rank
+// that needs most. Where some layers have no window, those with one have no more blocks than
+// batch.sequences_max sequences use, so that the others have the room. kResourceExhausted if that
+// is not even one sequence of 16 tokens.
 Result<std::vector<KvGroupInfo>> KvGroups(const ModelConfig& config, const ShardPlan& plan,
-                                          const KvOptions& options, DType dtype, const Ops& ops);
+                                          const EngineOptions& options, const Ops& ops);
 
 }  // namespace muselet

@@ -62,12 +62,10 @@ Result<ModelInfo> DescribeShardedModel(const Checkpoint& checkpoint, const Engin
   names.threads = 1;
   ASSIGN_OR_RETURN(const std::unique_ptr<Ops> ops, cpu::MakeCpuOps(names));
   const DType dtype = KvDType(options);
-  ASSIGN_OR_RETURN(std::vector<KvGroupInfo> groups,
-                   KvGroups(config, plan, options.kv, dtype, *ops));
-  const uint64_t blocks = groups.front().block_count;
-  ModelInfo info = DescribeModel(checkpoint, options, std::move(groups), *ops);
+  ASSIGN_OR_RETURN(const std::vector<KvGroupInfo> groups, KvGroups(config, plan, options, *ops));
+  ModelInfo info = DescribeModel(checkpoint, options, groups, *ops);
   for (const RankShard& shard : plan.ranks) {
-    info.kv_bytes += blocks * KvBlockBytes(config, shard, dtype, *ops);
+    info.kv_bytes += KvBlockBytes(config, shard, groups, dtype, *ops);
     info.weight_bytes += WeightBytes(config, FormatsOf(checkpoint), plan, shard.rank);
   }
   return info;

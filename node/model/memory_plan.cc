@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "node/cpu/packed_matrix.h"
+#include "node/cpu/paged_attention.h"
 #include "node/model/kv_cache.h"
 #include "node/model/rank_exchange.h"
+#include "node/model/rope_table.h"
 
 namespace muselet {
 namespace {
@@ -68,6 +70,97 @@ uint64_t TokenBytes(const LayerSpec& spec, const LayerShard& shard, DType kv) {
   return 2 * heads * spec.head_dim * Traits(kv).block_bytes;
 }
 
+uint64_t BlocksOf(uint64_t tokens) {
+  return (tokens + KvCache::kBlockTokens - 1) / KvCache::kBlockTokens;
+}
+
+// Values of a row that a layer's parts compute.
+struct RowWidths {
+  uint64_t query = 0, kv = 0, ffn = 0;
+};
+
+RowWidths WidestOf(const ModelConfig& config, const RankShard& shard) {
+  RowWidths widest;
+  for (size_t i = 0; i < shard.layers.size(); ++i) {
+    const LayerSpec& spec = config.layers[shard.layer_begin + i];
+    RowWidths layer;
+    for (const AttentionPart& part : shard.layers[i].attention) {
+      layer.query += uint64_t{part.query_heads} * spec.head_dim;
+      layer.kv += uint64_t{part.kv_heads} * spec.head_dim;
+    }
+    for (const FeedForwardPart& part : shard.layers[i].feed_forward) layer.ffn += part.columns;
+    widest.query = std::max(widest.query, layer.query);
+    widest.kv = std::max(widest.kv, layer.kv);
+    widest.ffn = std::max(widest.ffn, layer.ffn * std::max(1U, spec.experts_active));
+  }
+  return widest;
+}
+
+// The angles of a row, for every kind of rotation that the rank's layers have.
+uint64_t AngleValues(const ModelConfig& config, const RankShard& shard) {
+  uint64_t values = 0;
+  for (uint32_t i = shard.layer_begin; i < shard.layer_end; ++i) {
+    const RopeSpec& rope = config.layers[i].rope;
+    const auto begin = config.layers.begin() + shard.layer_begin, end = config.layers.begin() + i;
+    const auto same = [&](const LayerSpec& before) { return SameAngles(before.rope, rope); };
+    if (std::none_of(begin, end, same)) values += 2 * std::max(1U, rope.rotary_dim / 2);
+  }
+  return values;
+}
+
+// Own partial sums and those of all ranks, of as many rows as go into one message.
+uint64_t ExchangeValues(const ModelConfig& config, const ShardPlan& plan, const RankShard& shard,
+                        uint32_t step_tokens) {
+  if (plan.tensor == 1) return 0;
+  uint64_t slots = 1;
+  for (uint32_t layer = shard.layer_begin; layer < shard.layer_end; ++layer)
+    slots = std::max<uint64_t>({slots, AttentionOrder(plan, shard.stage, layer).slots,
+                                FeedForwardOrder(plan, shard.stage, layer).slots});
+  const uint64_t row = slots * config.hidden_dim;
+  const uint64_t in_message = RankModel::kMessageBytesMax / (row * sizeof(float));
+  const uint64_t rows = std::min<uint64_t>(step_tokens, std::max<uint64_t>(1, in_message));
+  return rows * row * (plan.tensor + 1);
+}
+
+// Tensor rank 0 puts the slices of all together.
+uint64_t LogitsValues(const ModelConfig& config, const ShardPlan& plan, const RankShard& shard) {
+  if (!shard.last_stage) return 0;
+  uint32_t widest = 0;
+  for (uint32_t t = 0; t < plan.tensor; ++t)
+    widest = std::max(widest, plan.at(shard.stage, t).vocab_rows());
+  const bool gathers = shard.tensor_rank == 0;
+  const uint64_t slices = uint64_t{shard.vocab_rows()} + (gathers ? widest : 0);
+  return (gathers ? config.vocab_size : 0) + (plan.tensor > 1 ? slices : 0);
+}
+
+std::vector<KvGroupMemory> GroupMemory(const ModelConfig& config, const RankShard& shard,
+                                       const MemoryOptions& options) {
+  const auto full = [](const LayerSpec& spec) { return spec.window_tokens == 0; };
+  const bool some_full = std::any_of(config.layers.begin(), config.layers.end(), full);
+  const uint32_t chunk = std::min(BatchOptions().prefill_chunk_max, options.step_tokens);
+  std::vector<KvGroupInfo> infos;
+  std::vector<KvGroupMemory> groups;
+  for (const LayerSpec& spec : config.layers) {
+    if (KvGroupOf(infos, spec) < infos.size()) continue;
+    infos.push_back({0, spec.window_tokens});
+    KvGroupMemory group;
+    group.sequence_blocks = BlocksOf(options.context_tokens);
+    if (spec.window_tokens > 0) {
+      const uint64_t used = KvWindowBlocks(spec.window_tokens, chunk, 1);
+      if (some_full) group.blocks_max = used;
+      group.sequences = options.sequences;
+      group.sequence_blocks = std::min(group.sequence_blocks, used);
+    }
+    groups.push_back(group);
+  }
+  for (size_t i = 0; i < shard.layers.size(); ++i) {
+    const LayerSpec& spec = config.layers[shard.layer_begin + i];
+    groups[KvGroupOf(infos, spec)].block_bytes +=
+        KvCache::kBlockTokens * TokenBytes(spec, shard.layers[i], options.kv);
+  }
+  return groups;
+}
+
 }  // namespace
 
 WeightFormat FormatsOf(const Checkpoint& checkpoint) {
@@ -120,33 +213,19 @@ KvTokenBytes KvBytesPerToken(const ModelConfig& config, const RankShard& shard, 
 uint64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
                         uint32_t step_tokens, uint32_t sequences) {
   const RankShard& shard = plan.ranks[rank];
-  const uint64_t hidden = config.hidden_dim;
-  uint64_t query = 0, kv = 0, ffn = 0, slots = 0;
-  for (size_t i = 0; i < shard.layers.size(); ++i) {
-    const size_t layer = shard.layer_begin + i;
-    const LayerSpec& spec = config.layers[layer];
-    uint64_t layer_query = 0, layer_kv = 0, layer_ffn = 0;
-    for (const AttentionPart& part : shard.layers[i].attention) {
-      layer_query += uint64_t{part.query_heads} * spec.head_dim;
-      layer_kv += uint64_t{part.kv_heads} * spec.head_dim;
-    }
-    for (const FeedForwardPart& part : shard.layers[i].feed_forward) layer_ffn += part.columns;
-    query = std::max(query, layer_query);
-    kv = std::max(kv, layer_kv);
-    ffn = std::max(ffn, layer_ffn * std::max(1U, spec.experts_active));
-    if (plan.tensor > 1)
-      slots = std::max<uint64_t>({slots, AttentionOrder(plan, shard.stage, layer).slots,
-                                  FeedForwardOrder(plan, shard.stage, layer).slots});
-  }
-  const uint64_t row = 2 * hidden + 2 * query + 2 * kv + 2 * ffn;
-  uint64_t values = row * step_tokens;
-  // Own partial sums and those of all ranks, of as many rows as go into one message.
-  const uint64_t at_once = std::min<uint64_t>(uint64_t{step_tokens} * slots * hidden,
-                                              RankModel::kMessageBytesMax / sizeof(float));
-  if (plan.tensor > 1) values += at_once * (plan.tensor + 1);
-  if (shard.last_stage)
-    values += uint64_t{sequences} * config.vocab_size * (plan.tensor > 1 ? 2 : 1);
-  return values * sizeof(float);
+  const RowWidths widest = WidestOf(config, shard);
+  const uint64_t row =
+      2 * (config.hidden_dim + widest.query + widest.kv + widest.ffn) + AngleValues(config, shard);
+  const uint64_t values = row * step_tokens + ExchangeValues(config, plan, shard, step_tokens) +
+                          LogitsValues(config, plan, shard) * sequences;
+  return values * sizeof(float) + KernelBytes(config, shard, step_tokens);
+}
+
+uint64_t KernelBytes(const ModelConfig& config, const RankShard& shard, uint32_t step_tokens) {
+  const RowWidths widest = WidestOf(config, shard);
+  const uint64_t columns = std::max({uint64_t{config.hidden_dim}, widest.query, widest.ffn});
+  // A byte a column, and a scale and a sum a block of 32.
+  return step_tokens * (columns + columns / 32 * 2 * sizeof(float)) + cpu::kPartialBytesMax;
 }
 
 RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
@@ -163,17 +242,35 @@ RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const
   memory.workspace = WorkspaceBytes(config, plan, rank, options.step_tokens, options.sequences);
   memory.kv_token = token.full + token.windowed;
   memory.kv_sequence = KvBytes(config, shard, options.kv, options.context_tokens);
+  memory.kv_groups = GroupMemory(config, shard, options);
   return memory;
 }
 
-uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes) {
-  uint64_t sequences = UINT64_MAX;
-  for (const RankMemory& rank : ranks) {
-    const uint64_t taken = rank.weights + rank.workspace;
-    const uint64_t room = device_bytes > taken ? device_bytes - taken : 0;
-    sequences = std::min(sequences, room / std::max<uint64_t>(1, rank.kv_sequence));
+uint64_t KvCacheBytes(const RankMemory& rank, uint64_t sequences) {
+  uint64_t blocks = 0;  // of every group, but for those that use fewer
+  for (const KvGroupMemory& group : rank.kv_groups)
+    blocks = std::max(blocks, sequences * group.sequence_blocks);
+  uint64_t bytes = 0;
+  for (const KvGroupMemory& group : rank.kv_groups) {
+    const uint64_t most = group.blocks_max * std::max(group.sequences, sequences);
+    bytes += group.block_bytes * (most > 0 ? std::min(blocks, most) : blocks);
   }
-  return sequences;
+  return bytes;
+}
+
+uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes) {
+  const auto fit = [&](uint64_t sequences) {
+    return std::all_of(ranks.begin(), ranks.end(), [&](const RankMemory& rank) {
+      const uint64_t taken = rank.weights + rank.workspace;
+      return device_bytes > taken && KvCacheBytes(rank, sequences) <= device_bytes - taken;
+    });
+  };
+  uint64_t fits = 0, too_many = uint64_t{1} << 20;  // far more than any scheduler runs
+  while (too_many - fits > 1) {
+    const uint64_t middle = fits + (too_many - fits) / 2;
+    (fit(middle) ? fits : too_many) = middle;
+  }
+  return fits;
 }
 
 std::optional<ShardSpec> SmallestThatFits(const ModelConfig& config, const WeightFormat& format,

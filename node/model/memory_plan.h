@@ -34,9 +34,12 @@ struct KvTokenBytes {
 KvTokenBytes KvBytesPerToken(const ModelConfig& config, const RankShard& shard, DType kv);
 
 // Bytes of activations and exchanged sums in steps of `step_tokens` rows, of which `sequences` need
-// logits.
+// logits; KernelBytes included.
 uint64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
                         uint32_t step_tokens, uint32_t sequences);
+// The most that the CPU backend's kernels work in besides: rounded inputs, and attention's partial
+// results. What each thread has of its own is not counted.
+uint64_t KernelBytes(const ModelConfig& config, const RankShard& shard, uint32_t step_tokens);
 
 // What ranks are to have room for.
 struct MemoryOptions {
@@ -46,16 +49,29 @@ struct MemoryOptions {
   uint32_t sequences = 64;  // that may need logits in one step
 };
 
+// Blocks of the layers with one retention rule (KvGroups) on a rank.
+struct KvGroupMemory {
+  uint64_t block_bytes = 0;
+  uint64_t sequence_blocks = 0;  // that a sequence of context_tokens takes
+  // The most that so many sequences use each, and how many the cache is made for; 0 = no limit.
+  uint64_t blocks_max = 0;
+  uint64_t sequences = 0;
+};
+
 // In bytes.
 struct RankMemory {
   uint64_t weights = 0;
   uint64_t mapped = 0;  // embeddings that are looked up in the file; not device memory
   uint64_t workspace = 0;
   uint64_t kv_token = 0;     // of one more token, windows not yet full
-  uint64_t kv_sequence = 0;  // of a sequence of context_tokens
+  uint64_t kv_sequence = 0;  // that a sequence of context_tokens keeps
+  std::vector<KvGroupMemory> kv_groups;
 };
 RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
                     uint32_t rank, const MemoryOptions& options);
+
+// kv.bytes that a rank needs for `sequences` sequences of context_tokens: what KvGroups shares out.
+uint64_t KvCacheBytes(const RankMemory& rank, uint64_t sequences);
 
 // How many sequences fit if every rank has a device of `device_bytes`.
 uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes);

@@ -65,7 +65,7 @@ Status RankExchange::ReserveLogits(Ops& ops, uint32_t rows) {
 
 uint32_t RankExchange::RowsAtOnce(uint32_t slots) const {
   const size_t row_bytes = size_t{slots} * hidden_ * sizeof(float);
-  return static_cast<uint32_t>(std::max<size_t>(1, RankModel::kMessageBytesMax / row_bytes));
+  return static_cast<uint32_t>(std::max<size_t>(1, message_bytes_max_ / row_bytes));
 }
 
 Rows RankExchange::Slot(uint32_t slot, uint32_t rows) const {
@@ -92,8 +92,8 @@ Status RankExchange::SendBytes(RankGroup& group, const float* data, size_t count
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
   const size_t total = count * sizeof(float);
   RankTicket ticket = 0;
-  for (size_t at = 0; at < total; at += RankModel::kMessageBytesMax)
-    ticket = group.Send({bytes + at, std::min(RankModel::kMessageBytesMax, total - at)}, to);
+  for (size_t at = 0; at < total; at += message_bytes_max_)
+    ticket = group.Send({bytes + at, std::min(message_bytes_max_, total - at)}, to);
   return group.Wait(ticket, deadline_us_);
 }
 
@@ -101,8 +101,8 @@ Status RankExchange::RecvBytes(RankGroup& group, float* data, size_t count, uint
   auto* bytes = reinterpret_cast<std::byte*>(data);
   const size_t total = count * sizeof(float);
   RankTicket ticket = 0;
-  for (size_t at = 0; at < total; at += RankModel::kMessageBytesMax)
-    ticket = group.Recv({bytes + at, std::min(RankModel::kMessageBytesMax, total - at)}, from);
+  for (size_t at = 0; at < total; at += message_bytes_max_)
+    ticket = group.Recv({bytes + at, std::min(message_bytes_max_, total - at)}, from);
   return group.Wait(ticket, deadline_us_);
 }
 

@@ -31,8 +31,14 @@ PartialOrder FeedForwardOrder(const ShardPlan& plan, uint32_t stage, size_t laye
 // memory of a step is used again by the next. Faults are those of RankGroup::Wait.
 class RankExchange {
  public:
-  RankExchange(const ShardPlan& plan, uint32_t rank, uint32_t hidden, uint32_t vocab)
-      : plan_(plan), shard_(plan.ranks[rank]), hidden_(hidden), vocab_(vocab) {}
+  // `message_bytes_max`: of one operation, at least of a row's partial sums.
+  RankExchange(const ShardPlan& plan, uint32_t rank, uint32_t hidden, uint32_t vocab,
+               size_t message_bytes_max)
+      : plan_(plan),
+        shard_(plan.ranks[rank]),
+        hidden_(hidden),
+        vocab_(vocab),
+        message_bytes_max_(message_bytes_max) {}
 
   void Connect(const RankLinks& links) { links_ = links; }
   void SetDeadline(int64_t deadline_us) { deadline_us_ = deadline_us; }
@@ -65,6 +71,7 @@ class RankExchange {
   const ShardPlan& plan_;
   const RankShard& shard_;
   const uint32_t hidden_, vocab_;
+  const size_t message_bytes_max_;
   RankLinks links_;
   int64_t deadline_us_ = INT64_MAX;
   uint32_t rows_max_ = 0;  // of one exchange

@@ -50,20 +50,18 @@ Result<std::unique_ptr<Transformer>> Transformer::Create(const Checkpoint& check
   return CreateRank(checkpoint, options, std::move(ops), std::move(plan), 0, progress);
 }
 
-Result<std::unique_ptr<Transformer>> Transformer::CreateRank(const Checkpoint& checkpoint,
-                                                             const EngineOptions& options,
-                                                             std::unique_ptr<Ops> ops,
-                                                             ShardPlan plan, uint32_t rank,
-                                                             const LoadProgress& progress) {
+Result<std::unique_ptr<Transformer>> Transformer::CreateRank(
+    const Checkpoint& checkpoint, const EngineOptions& options, std::unique_ptr<Ops> ops,
+    ShardPlan plan, uint32_t rank, const LoadProgress& progress, size_t message_bytes_max) {
   const ModelConfig& config = checkpoint.config();
   RETURN_IF_ERROR(CheckComputable(config));
   CHECK(rank < plan.rank_count() && plan.segments.size() == config.layers.size(),
         "the plan is of another model");
-  ASSIGN_OR_RETURN(KvCache cache,
-                   KvCache::Create(config, plan, rank, options.kv, KvDType(options), *ops));
+  ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(config, plan, rank, options, *ops));
   ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(checkpoint, *ops, plan, rank, progress));
   std::unique_ptr<Transformer> model(new Transformer(checkpoint, std::move(ops), std::move(plan),
-                                                     rank, std::move(weights), std::move(cache)));
+                                                     rank, std::move(weights), std::move(cache),
+                                                     message_bytes_max));
   model->info_ = DescribeModel(checkpoint, options, model->cache_.groups(), *model->ops_);
   ReleaseAll(checkpoint);
   model->info_.weight_bytes = model->weights_.bytes;
@@ -76,14 +74,15 @@ Result<std::unique_ptr<Transformer>> Transformer::CreateRank(const Checkpoint& c
 }
 
 Transformer::Transformer(const Checkpoint& checkpoint, std::unique_ptr<Ops> ops, ShardPlan plan,
-                         uint32_t rank, ModelWeights weights, KvCache cache)
+                         uint32_t rank, ModelWeights weights, KvCache cache,
+                         size_t message_bytes_max)
     : config_(checkpoint.config()),
       ops_(std::move(ops)),
       plan_(std::move(plan)),
       shard_(plan_.ranks[rank]),
       weights_(std::move(weights)),
       cache_(std::move(cache)),
-      exchange_(plan_, rank, config_.hidden_dim, config_.vocab_size),
+      exchange_(plan_, rank, config_.hidden_dim, config_.vocab_size, message_bytes_max),
       places_(cache_.groups().size()) {}
 
 void Transformer::Connect(const RankLinks& links) {

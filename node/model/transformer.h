@@ -27,11 +27,11 @@ class Transformer final : public RankModel {
                                                      std::unique_ptr<Ops> ops,
                                                      const LoadProgress& progress);
   // One rank's slice, as LoadRankModel. The checkpoint must stay, unless the plan is of one rank.
-  static Result<std::unique_ptr<Transformer>> CreateRank(const Checkpoint& checkpoint,
-                                                         const EngineOptions& options,
-                                                         std::unique_ptr<Ops> ops, ShardPlan plan,
-                                                         uint32_t rank,
-                                                         const LoadProgress& progress);
+  // `message_bytes_max` bounds what is exchanged at once, the same on every rank.
+  static Result<std::unique_ptr<Transformer>> CreateRank(
+      const Checkpoint& checkpoint, const EngineOptions& options, std::unique_ptr<Ops> ops,
+      ShardPlan plan, uint32_t rank, const LoadProgress& progress,
+      size_t message_bytes_max = kMessageBytesMax);
 
   const ModelInfo& info() const override { return info_; }
   Result<std::span<const float>> Forward(const StepPlan& plan) override;
@@ -66,7 +66,7 @@ class Transformer final : public RankModel {
   };
 
   Transformer(const Checkpoint& checkpoint, std::unique_ptr<Ops> ops, ShardPlan plan, uint32_t rank,
-              ModelWeights weights, KvCache cache);
+              ModelWeights weights, KvCache cache, size_t message_bytes_max);
   void MapRotations();
   void OrderPartials();
   Status Reserve(uint32_t rows);

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "base/json.h"
+#include "node/cpu/cpu_ops.h"
+#include "node/model/kv_cache.h"
 #include "node/model/model_outline.h"
 #include "node/model/model_planner.h"
 #include "tests/node/model/model_files.h"
@@ -56,6 +58,75 @@ TEST(MemoryPlanTest, SequencesOfWindowedLayersStopGrowing) {
             (13 * 32768U + 39 * (2048U + 16U)) * 1024);
   const ModelOutline dense = Outline("dense-70b");
   EXPECT_EQ(KvBytesPerToken(dense.config, Whole(dense).ranks[0], DType::kF16).full, 327680U);
+}
+
+// The number of sequences that the plan says is the number that the cache has blocks for.
+TEST(MemoryPlanTest, SequencesThatFitAreThoseThatTheCacheHolds) {
+  ModelConfig config;
+  config.vocab_size = 64;
+  config.hidden_dim = 64;
+  config.layers.resize(6);
+  for (LayerSpec& layer : config.layers) {
+    layer.query_heads = layer.kv_heads = 2;
+    layer.head_dim = 16;
+    layer.ffn_dim = 64;
+    layer.rope.rotary_dim = 16;
+  }
+  const auto format = [](std::string_view) { return DType::kF32; };
+  const auto ops = cpu::MakeCpuOps({ActivationFormat::kFloat32, 1, IsaLevel::kScalar});
+  ASSERT_TRUE(ops.ok());
+  for (const uint32_t windowed : {0U, 2U, 5U, 6U}) {  // layers
+    for (uint32_t i = 0; i < windowed; ++i) config.layers[i].window_tokens = 100;
+    for (const ShardSpec& spec : {ShardSpec(), ShardSpec{1, 3, {}}}) {
+      const ShardPlan plan = MakeShardPlan(config, format, spec).value();
+      const MemoryOptions options = {DType::kF32, 4000, 64, 3};
+      std::vector<RankMemory> memory;
+      for (uint32_t rank = 0; rank < plan.rank_count(); ++rank) {
+        memory.push_back(MemoryOf(config, format, plan, rank, options));
+        memory.back().weights = memory.back().workspace = 0;
+      }
+      for (const uint64_t device_bytes : {3'000'000, 10'000'000, 40'000'001}) {
+        const uint64_t fit = SequencesThatFit(memory, device_bytes);
+        EngineOptions engine;
+        engine.kv = {device_bytes, KvFormat::kFloat32};
+        engine.batch.prefill_chunk_max = 64;
+        const auto holds = [&](uint64_t sequences) {
+          engine.batch.sequences_max = static_cast<uint32_t>(std::max<uint64_t>(3, sequences));
+          const auto groups = KvGroups(config, plan, engine, **ops).value();
+          return std::all_of(groups.begin(), groups.end(), [&](const KvGroupInfo& group) {
+            // A window, a chunk, the block in which it begins, and one to grow into.
+            const uint64_t blocks = group.window_tokens > 0 ? (100 + 64) / 16 + 1 + 2 : 250;
+            return group.block_count >= sequences * blocks;
+          });
+        };
+        EXPECT_TRUE(holds(fit)) << windowed << " layers, " << fit;
+        EXPECT_FALSE(holds(fit + 1)) << windowed << " layers, " << fit;
+      }
+    }
+  }
+}
+
+// Layers without a window have the room that windows cannot use.
+TEST(MemoryPlanTest, WindowsDoNotTakeTheRoomOfOtherLayers) {
+  const ModelOutline muse = Outline("muse-glimmer-30b");
+  const auto ops = cpu::MakeCpuOps({ActivationFormat::kFloat32, 1, IsaLevel::kScalar});
+  ASSERT_TRUE(ops.ok());
+  EngineOptions engine;
+  engine.kv = {8 * kGiB, KvFormat::kFloat16};
+  engine.batch.sequences_max = 4;
+  const ShardPlan plan = Whole(muse);
+  const auto groups = KvGroups(muse.config, plan, engine, **ops).value();
+  ASSERT_EQ(groups.size(), 2U);
+  for (const KvGroupInfo& group : groups) {
+    if (group.window_tokens > 0) {
+      EXPECT_EQ(group.block_count, 4 * ((2048 + 256) / 16 + 1 + 1));
+    } else {
+      EXPECT_GT(group.block_count, 8 * kGiB / (16 * 53248) * 3);
+    }
+  }
+  const uint64_t bytes = KvBlockBytes(muse.config, plan.ranks[0], groups, DType::kF16, **ops);
+  EXPECT_LE(bytes, 8 * kGiB);
+  EXPECT_GT(bytes, 8 * kGiB - (1 << 20));
 }
 
 TEST(MemoryPlanTest, TensorSizesOfLargeModels) {

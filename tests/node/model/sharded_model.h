@@ -30,8 +30,9 @@ class ShardedModel final : public Model {
   using OpsWrapper = std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>, uint32_t rank)>;
 
   ShardedModel(std::shared_ptr<const Checkpoint> checkpoint, const EngineOptions& options,
-               const ShardSpec& spec, const OpsWrapper& wrap = nullptr)
-      : checkpoint_(std::move(checkpoint)) {
+               const ShardSpec& spec, const OpsWrapper& wrap = nullptr,
+               size_t message_bytes_max = RankModel::kMessageBytesMax)
+      : checkpoint_(std::move(checkpoint)), message_bytes_max_(message_bytes_max) {
     auto plan = MakeShardPlan(*checkpoint_, spec);
     CHECK(plan.ok(), plan.status().message());
     plan_ = std::move(plan).value();
@@ -99,15 +100,17 @@ class ShardedModel final : public Model {
  private:
   std::unique_ptr<RankModel> LoadRank(const EngineOptions& options, uint32_t rank,
                                       const OpsWrapper& wrap) {
-    if (wrap == nullptr) {
+    if (wrap == nullptr && message_bytes_max_ == RankModel::kMessageBytesMax) {
       auto model = LoadRankModel(checkpoint_, options, plan_, rank, {});
       CHECK(model.ok(), model.status().message());
       return std::move(model).value();
     }
     auto ops = cpu::MakeCpuOps(options.cpu);
     CHECK(ops.ok(), ops.status().message());
-    auto model = Transformer::CreateRank(*checkpoint_, options, wrap(std::move(ops).value(), rank),
-                                         plan_, rank, {});
+    std::unique_ptr<Ops> used = std::move(ops).value();
+    if (wrap != nullptr) used = wrap(std::move(used), rank);
+    auto model = Transformer::CreateRank(*checkpoint_, options, std::move(used), plan_, rank, {},
+                                         message_bytes_max_);
     CHECK(model.ok(), model.status().message());
     return std::move(model).value();
   }
@@ -117,6 +120,7 @@ class ShardedModel final : public Model {
   }
 
   const std::shared_ptr<const Checkpoint> checkpoint_;
+  const size_t message_bytes_max_;
   ShardPlan plan_;
   ModelInfo info_;
   std::vector<std::unique_ptr<RankModel>> ranks_;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "comms/rank_group_makers.h"
+#include "node/model/memory_plan.h"
 #include "tests/node/model/model_runner.h"
 #include "tests/node/model/random_checkpoint.h"
 #include "tests/node/model/row_count_ops.h"
@@ -150,6 +151,26 @@ TEST(ShardedModelTest, SmolLm2GivesTheWholesBits) {
                    {{2, 1}, {3, 1}, {1, 2}, {1, 3}, {1, 4}, {2, 2}, {3, 2}}, 3, 14);
 }
 
+// Positions beyond the chunk in which attention adds (256), where chunks are merged.
+TEST(ShardedModelTest, LongTextsGiveTheWholesBits) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(
+      RandomModelShape{.hidden = 64, .query_heads = 4, .kv_heads = 2, .ffn = 128});
+  ExpectWholesBits(checkpoint, Options(ActivationFormat::kInt8), {{2, 2}}, 2, 300);
+}
+
+// What does not fit into one message goes in several: here about three rows each.
+TEST(ShardedModelTest, ManyMessagesGiveTheWholesBits) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(RandomModelShape{
+      .vocab = 1031, .layers = 3, .query_heads = 10, .kv_heads = 5, .biases = true});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  const std::vector<float> expected = Play(*Whole(checkpoint, options), 4, 30);
+  for (const ShardSpec& spec : {ShardSpec{2, 1, {}}, ShardSpec{3, 2, {}}, ShardSpec{1, 3, {}}}) {
+    ShardedModel sharded(checkpoint, options, spec, nullptr, 7000);
+    EXPECT_TRUE(SameBits(expected, Play(sharded, 4, 30)))
+        << "tensor " << spec.tensor << ", pipeline " << spec.pipeline;
+  }
+}
+
 // Ranks run ahead of one another: plans are handed out without waiting for their results.
 TEST(ShardedModelTest, PlansInFlightGiveTheBitsOfPlansOneByOne) {
   const auto checkpoint = std::make_shared<RandomCheckpoint>(RandomModelShape{.layers = 4});
@@ -178,8 +199,12 @@ TEST(ShardedModelTest, PlansInFlightGiveTheBitsOfPlansOneByOne) {
   }
 }
 
-// The members of a group, made as ranks on one host make them.
-std::vector<std::unique_ptr<RankGroup>> SharedMemoryGroups(const std::string& name, uint32_t size) {
+using MemberMaker =
+    std::function<Result<std::unique_ptr<RankGroup>>(const RankGroupSpec&, RankRendezvous&)>;
+
+// The members of a group, made as processes make them.
+std::vector<std::unique_ptr<RankGroup>> MakeMembers(const std::string& name, uint32_t size,
+                                                    const MemberMaker& make) {
   testing::SharedRendezvous rendezvous;
   std::vector<std::unique_ptr<RankGroup>> members(size);
   std::vector<std::thread> threads;
@@ -191,13 +216,23 @@ std::vector<std::unique_ptr<RankGroup>> SharedMemoryGroups(const std::string& na
       spec.size = size;
       spec.message_bytes_max = RankModel::kMessageBytesMax;
       spec.deadline_us = Clock::Real().NowUs() + 60'000'000;
-      auto group = MakeSharedMemoryGroup(spec, rendezvous);
+      auto group = make(spec, rendezvous);
       CHECK(group.ok(), group.status().message());
       members[rank] = std::move(group).value();
     });
   }
   for (std::thread& thread : threads) thread.join();
   return members;
+}
+
+std::vector<std::unique_ptr<RankGroup>> SharedMemoryGroups(const std::string& name, uint32_t size) {
+  return MakeMembers(name, size, MakeSharedMemoryGroup);
+}
+
+std::vector<std::unique_ptr<RankGroup>> GlooGroups(const std::string& name, uint32_t size) {
+  return MakeMembers(name, size, [](const RankGroupSpec& spec, RankRendezvous& rendezvous) {
+    return MakeGlooGroup(spec, "127.0.0.1", rendezvous);
+  });
 }
 
 TEST(ShardedModelTest, SharedMemoryGroupsGiveTheWholesBits) {
@@ -207,6 +242,33 @@ TEST(ShardedModelTest, SharedMemoryGroupsGiveTheWholesBits) {
   ShardedModel sharded(checkpoint, options, {3, 2, {}});
   sharded.Connect(SharedMemoryGroups);
   EXPECT_TRUE(SameBits(Play(*Whole(checkpoint, options), 4, 30), Play(sharded, 4, 30)));
+}
+
+// A stage goes on to the next plan while its residual waits in the link: both of two plans are
+// computed here before the next stage is asked for anything.
+TEST(ShardedModelTest, AStageDoesNotWaitForTheNext) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(RandomModelShape{});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  const auto whole = Whole(checkpoint, options);
+  for (const auto& groups : {SharedMemoryGroups, GlooGroups}) {
+    ShardedModel sharded(checkpoint, options, {1, 2, {}});
+    sharded.Connect(groups);
+    std::vector<StepPlan> plans(2);
+    for (uint32_t i = 0; i < 2; ++i) {
+      plans[i].tokens = Text(32, i, 131);
+      plans[i].slices.push_back({i, 0, 0, 32, 1, true, {0}, {2}});
+      plans[i].block_tables = {2 * i, 2 * i + 1};
+    }
+    for (size_t rank = 0; rank < 2; ++rank)
+      sharded.rank(rank).SetDeadline(Clock::Real().NowUs() + 60'000'000);
+    for (const StepPlan& plan : plans) ASSERT_TRUE(sharded.rank(0).Forward(plan).ok());
+    for (const StepPlan& plan : plans) {
+      const auto alone = whole->Forward(plan);
+      const auto logits = sharded.rank(1).Forward(plan);
+      ASSERT_TRUE(alone.ok() && logits.ok());
+      EXPECT_TRUE(SameBits({alone->begin(), alone->end()}, {logits->begin(), logits->end()}));
+    }
+  }
 }
 
 TEST(ShardedModelTest, LayersByHandGiveTheWholesBits) {
@@ -229,6 +291,18 @@ class InOrderOps final : public testing::RowCountDependentOps {
   }
 };
 
+class BiasOfEachPartOps final : public testing::RowCountDependentOps {
+ public:
+  explicit BiasOfEachPartOps(std::unique_ptr<Ops> ops)
+      : RowCountDependentOps(std::move(ops), UINT32_MAX) {}
+  void AddPartials(std::span<const PartialSum> parts, const float* bias, Rows out) override {
+    RowCountDependentOps::AddPartials(parts, bias, out);
+    for (size_t part = 1; part < parts.size() && bias != nullptr; ++part)
+      for (uint32_t row = 0; row < out.count; ++row)
+        for (uint32_t i = 0; i < out.width; ++i) out.row(row)[i] += bias[i];
+  }
+};
+
 TEST(ShardedModelTest, AnotherOrderOfPartialSumsIsNoticed) {
   const auto checkpoint =
       std::make_shared<RandomCheckpoint>(RandomModelShape{.query_heads = 8, .kv_heads = 4});
@@ -244,6 +318,52 @@ TEST(ShardedModelTest, AnotherOrderOfPartialSumsIsNoticed) {
   for (const ShardedModel::OpsWrapper& wrap : {ShardedModel::OpsWrapper(all), {one}}) {
     ShardedModel sharded(checkpoint, options, {4, 1, {}}, wrap);
     EXPECT_FALSE(SameBits(expected, Play(sharded, 3, 20)));
+  }
+}
+
+TEST(ShardedModelTest, ABiasOfEachPartIsNoticed) {
+  const auto checkpoint =
+      std::make_shared<RandomCheckpoint>(RandomModelShape{.kv_heads = 4, .biases = true});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  ShardedModel sharded(checkpoint, options, {2, 1, {}},
+                       [](std::unique_ptr<Ops> ops, uint32_t) -> std::unique_ptr<Ops> {
+                         return std::make_unique<BiasOfEachPartOps>(std::move(ops));
+                       });
+  EXPECT_FALSE(SameBits(Play(*Whole(checkpoint, options), 3, 20), Play(sharded, 3, 20)));
+}
+
+// Counts what is allocated.
+class CountingOps final : public testing::RowCountDependentOps {
+ public:
+  CountingOps(std::unique_ptr<Ops> ops, uint64_t& bytes)
+      : RowCountDependentOps(std::move(ops), UINT32_MAX), bytes_(bytes) {}
+  Result<DeviceBuffer> Allocate(size_t bytes) override {
+    bytes_ += bytes;
+    return RowCountDependentOps::Allocate(bytes);
+  }
+
+ private:
+  uint64_t& bytes_;
+};
+
+TEST(ShardedModelTest, PlannedWorkspaceIsWhatRanksAllocate) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(
+      RandomModelShape{.layers = 3, .query_heads = 10, .kv_heads = 5});
+  const EngineOptions options = Options(ActivationFormat::kInt8);
+  for (const ShardSpec& spec : {ShardSpec{}, ShardSpec{3, 1, {}}, ShardSpec{4, 2, {}}}) {
+    std::vector<uint64_t> bytes(size_t{spec.tensor} * spec.pipeline);
+    ShardedModel sharded(checkpoint, options, spec, [&](std::unique_ptr<Ops> ops, uint32_t rank) {
+      return std::make_unique<CountingOps>(std::move(ops), bytes[rank]);
+    });
+    const ModelConfig& config = checkpoint->config();
+    for (uint32_t rank = 0; rank < bytes.size(); ++rank) {
+      const ShardPlan& plan = sharded.plan();
+      const uint64_t planned = WorkspaceBytes(config, plan, rank, options.batch.step_tokens_max,
+                                              options.batch.sequences_max);
+      const uint64_t kernels = KernelBytes(config, plan.ranks[rank], options.batch.step_tokens_max);
+      EXPECT_EQ(planned - kernels, bytes[rank] - sharded.rank(rank).info().kv_bytes)
+          << "rank " << rank << " of " << bytes.size();
+    }
   }
 }
 

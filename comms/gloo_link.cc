@@ -3,10 +3,12 @@
 // when it is given, whether the receiver asks for it yet or not. Gloo's exceptions end here.
 //
 // Gloo's waits end its context when they time out, which suits us: a group is of no use after its
-// deadline. It cannot be asked without waiting whether a piece has come or gone.
+// deadline. It cannot be asked without waiting whether a piece has come or gone; what is known of
+// that is what was waited for.
 //
-// A pair listens, on the own address only, until its peer has connected. The first pieces are a
-// token from the rendezvous, so that a stranger who connected first is found out.
+// A pair listens, on the own address only, until its peer has connected. The first piece in each
+// direction is a token that its receiver knows from the rendezvous, another one for each direction
+// of each pair: a stranger who connected first has none to give, whatever is said to it.
 #include <gloo/transport/context.h>
 #include <gloo/transport/device.h>
 #include <gloo/transport/pair.h>
@@ -17,11 +19,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -36,14 +41,14 @@ namespace {
 constexpr size_t kPieceBytesMin = 4U << 10;
 constexpr size_t kPieceBytesMax = 128U << 10;
 constexpr size_t kQueuePieces = 16;
-constexpr int64_t kFlushUs = 500'000;  // for pieces under way when a group is destroyed
-
-using Buffer = std::unique_ptr<gloo::transport::UnboundBuffer>;
+constexpr int64_t kFlushUs = 500'000;     // for pieces under way when a group is destroyed
+constexpr int64_t kEndedPollUs = 50'000;  // between looks whether the epoch is over
+constexpr size_t kTokenBytes = 16;
 
 // Memory of one piece, and Gloo's hold on it.
 struct Slot {
   std::vector<std::byte> memory;
-  Buffer buffer;
+  std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
 };
 
 struct Peer {
@@ -53,6 +58,8 @@ struct Peer {
   uint64_t taken = 0;     // pieces popped
   bool here = false;      // the piece after the taken ones has come
   RankPiece peeked;
+  // Of the rendezvous, while the group is made:
+  std::string own_token, expected_token;
 };
 
 std::chrono::milliseconds TimeLeft(int64_t deadline_us) {
@@ -73,11 +80,11 @@ class GlooLink final : public RankLink {
   size_t piece_bytes() const override { return piece_bytes_; }
   size_t queue_pieces() const override { return kQueuePieces; }
 
-  // Once, before anything else.
+  // Once, before anything else; also ends when the rendezvous' epoch does.
   Status Connect(const std::string& host, RankRendezvous& rendezvous);
 
-  Result<bool> TrySend(uint32_t to, const RankPieceHeader& header, std::span<const std::byte> data,
-                       int64_t deadline_us) override;
+  Result<bool> TrySend(uint32_t to, const RankPieceHeader& header,
+                       std::span<const std::byte> data) override;
   const RankPiece* Peek(uint32_t from) override;
   void Pop(uint32_t from) override;
   Status AwaitPiece(uint32_t from, int64_t deadline_us) override;
@@ -89,7 +96,10 @@ class GlooLink final : public RankLink {
   Status Guard(uint32_t member, int64_t deadline_us, const std::function<bool()>& call);
   Status MakePairs(const std::string& host, RankRendezvous& rendezvous);
   Status ConnectPairs(RankRendezvous& rendezvous);
-  Status ExchangeTokens(RankRendezvous& rendezvous);
+  Status MakeBuffers();
+  Status SendTokens();
+  Status CheckTokens();
+  void ClosePairs();
   void PostReceive(uint32_t from, uint64_t piece);
   std::string AddressKey(uint32_t owner, uint32_t peer) const {
     return spec_.name + "/gloo/" + std::to_string(owner) + "-" + std::to_string(peer);
@@ -102,7 +112,7 @@ class GlooLink final : public RankLink {
   std::shared_ptr<gloo::transport::Context> context_;
   std::vector<Peer> peers_;  // the own one is empty
   std::atomic<bool> closed_{false};
-  bool connected_ = false;
+  std::atomic<bool> connected_{false};  // the buffers are made
 };
 
 GlooLink::~GlooLink() {
@@ -124,6 +134,36 @@ GlooLink::~GlooLink() {
   }
 }
 
+// Looks whether the epoch is over, on a thread of its own, while a member waits inside Gloo. Calls
+// `on_end` again and again then, as the next wait may be about to begin.
+class EndWatch {
+ public:
+  EndWatch(RankRendezvous& rendezvous, std::function<void()> on_end)
+      : thread_([this, &rendezvous, on_end = std::move(on_end)] {
+          std::unique_lock lock(mutex_);
+          while (!done_) {
+            if (!rendezvous.ended().ok()) on_end();
+            changed_.wait_for(lock, std::chrono::microseconds(kEndedPollUs));
+          }
+        }) {}
+  EndWatch(const EndWatch&) = delete;
+  EndWatch& operator=(const EndWatch&) = delete;
+  ~EndWatch() {
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
 Status GlooLink::Guard(uint32_t member, int64_t deadline_us, const std::function<bool()>& call) {
   try {
     if (closed_.load()) return Unavailable("the group was ended here");
@@ -136,25 +176,26 @@ Status GlooLink::Guard(uint32_t member, int64_t deadline_us, const std::function
 }
 
 Status GlooLink::Connect(const std::string& host, RankRendezvous& rendezvous) {
-  RETURN_IF_ERROR(MakePairs(host, rendezvous));
-  RETURN_IF_ERROR(ConnectPairs(rendezvous));
-  for (uint32_t member = 0; member < spec_.size; ++member) {
-    if (member == spec_.rank) continue;
-    RETURN_IF_ERROR(Guard(member, spec_.deadline_us, [&] {
-      Peer& peer = peers_[member];
-      for (auto* slots : {&peer.sends, &peer.receives}) {
-        slots->resize(kQueuePieces);
-        for (Slot& slot : *slots) {
-          slot.memory.resize(sizeof(RankPieceHeader) + piece_bytes_);
-          slot.buffer = context_->createUnboundBuffer(slot.memory.data(), slot.memory.size());
-        }
+  const auto connect = [&]() -> Status {
+    RETURN_IF_ERROR(MakePairs(host, rendezvous));
+    const EndWatch watch(rendezvous, [this] {
+      if (connected_) {
+        Close(OkStatus());
+      } else {
+        ClosePairs();
       }
-      for (uint64_t piece = 0; piece < kQueuePieces; ++piece) PostReceive(member, piece);
-      return true;
-    }));
-  }
-  connected_ = true;
-  return ExchangeTokens(rendezvous);
+    });
+    RETURN_IF_ERROR(ConnectPairs(rendezvous));
+    RETURN_IF_ERROR(MakeBuffers());
+    RETURN_IF_ERROR(SendTokens());
+    return CheckTokens();
+  };
+  const Status connected = connect();
+  if (connected.ok()) return connected;
+  // What was sent to a half-made group is not waited for.
+  Close(connected);
+  const Status ended = rendezvous.ended();
+  return ended.ok() ? connected : ended;
 }
 
 Status GlooLink::MakePairs(const std::string& host, RankRendezvous& rendezvous) {
@@ -177,7 +218,12 @@ Status GlooLink::MakePairs(const std::string& host, RankRendezvous& rendezvous) 
   }
   for (uint32_t member = 0; member < spec_.size; ++member) {
     if (member == spec_.rank) continue;
-    RETURN_IF_ERROR(rendezvous.Put(AddressKey(spec_.rank, member), addresses[member]));
+    std::string& token = peers_[member].own_token;
+    token.resize(kTokenBytes);
+    if (getrandom(token.data(), token.size(), 0) != static_cast<ssize_t>(token.size())) {
+      return Unavailable("getrandom gives nothing");
+    }
+    RETURN_IF_ERROR(rendezvous.Put(AddressKey(spec_.rank, member), token + addresses[member]));
   }
   return OkStatus();
 }
@@ -185,42 +231,62 @@ Status GlooLink::MakePairs(const std::string& host, RankRendezvous& rendezvous) 
 Status GlooLink::ConnectPairs(RankRendezvous& rendezvous) {
   for (uint32_t member = 0; member < spec_.size; ++member) {
     if (member == spec_.rank) continue;
-    const auto address = rendezvous.Get(AddressKey(member, spec_.rank), spec_.deadline_us);
-    if (!address.ok()) {
-      return address.status().WithContext("member " + std::to_string(member) + " is missing");
+    const auto value = rendezvous.Get(AddressKey(member, spec_.rank), spec_.deadline_us);
+    if (!value.ok()) {
+      return value.status().WithContext("member " + std::to_string(member) + " is missing");
     }
+    if (value->size() <= kTokenBytes) {
+      return Unavailable("member " + std::to_string(member) + " gave no address");
+    }
+    peers_[member].expected_token = value->substr(0, kTokenBytes);
+    const std::vector<char> address(value->begin() + kTokenBytes, value->end());
     RETURN_IF_ERROR(Guard(member, spec_.deadline_us, [&] {
-      const std::vector<char> bytes(address->begin(), address->end());
-      context_->getPair(static_cast<int>(member))->connect(bytes);
+      context_->getPair(static_cast<int>(member))->connect(address);
       return true;
     }));
   }
   return OkStatus();
 }
 
-Status GlooLink::ExchangeTokens(RankRendezvous& rendezvous) {
-  const std::string key = spec_.name + "/gloo/token";
-  if (spec_.rank == 0) {
-    std::string token(16, '\0');
-    if (getrandom(token.data(), token.size(), 0) != static_cast<ssize_t>(token.size())) {
-      return Unavailable("getrandom gives nothing");
-    }
-    RETURN_IF_ERROR(rendezvous.Put(key, token));
-  }
-  ASSIGN_OR_RETURN(const std::string token, rendezvous.Get(key, spec_.deadline_us));
+Status GlooLink::MakeBuffers() {
   for (uint32_t member = 0; member < spec_.size; ++member) {
     if (member == spec_.rank) continue;
+    RETURN_IF_ERROR(Guard(member, spec_.deadline_us, [&] {
+      Peer& peer = peers_[member];
+      for (auto* slots : {&peer.sends, &peer.receives}) {
+        slots->resize(kQueuePieces);
+        for (Slot& slot : *slots) {
+          slot.memory.resize(sizeof(RankPieceHeader) + piece_bytes_);
+          slot.buffer = context_->createUnboundBuffer(slot.memory.data(), slot.memory.size());
+        }
+      }
+      for (uint64_t piece = 0; piece < kQueuePieces; ++piece) PostReceive(member, piece);
+      return true;
+    }));
+  }
+  connected_ = true;
+  return OkStatus();
+}
+
+Status GlooLink::SendTokens() {
+  for (uint32_t member = 0; member < spec_.size; ++member) {
+    if (member == spec_.rank) continue;
+    const std::string& token = peers_[member].own_token;
     const RankPieceHeader header = {.total_bytes = token.size(),
                                     .bytes = static_cast<uint32_t>(token.size()),
                                     .peer = spec_.rank};
-    ASSIGN_OR_RETURN(const bool sent,
-                     TrySend(member, header, std::as_bytes(std::span(token)), spec_.deadline_us));
+    ASSIGN_OR_RETURN(const bool sent, TrySend(member, header, std::as_bytes(std::span(token))));
     if (!sent) return Unavailable("member " + std::to_string(member) + " takes nothing");
   }
+  return OkStatus();
+}
+
+Status GlooLink::CheckTokens() {
   for (uint32_t member = 0; member < spec_.size; ++member) {
     if (member == spec_.rank) continue;
     RETURN_IF_ERROR(AwaitPiece(member, spec_.deadline_us));
     const RankPiece& piece = *Peek(member);
+    const std::string& token = peers_[member].expected_token;
     if (piece.header.bytes != token.size() || piece.header.peer != member ||
         std::memcmp(piece.data, token.data(), token.size()) != 0) {
       return Unavailable("a stranger connected in the place of member " + std::to_string(member));
@@ -235,13 +301,14 @@ void GlooLink::PostReceive(uint32_t from, uint64_t piece) {
 }
 
 Result<bool> GlooLink::TrySend(uint32_t to, const RankPieceHeader& header,
-                               std::span<const std::byte> data, int64_t deadline_us) {
-  RETURN_IF_ERROR(AwaitRoom(to, deadline_us));
+                               std::span<const std::byte> data) {
   Peer& peer = peers_[to];
+  // Pieces may have left since, unknown until AwaitRoom asks for them.
+  if (peer.sent - peer.departed == kQueuePieces) return false;
   Slot& slot = peer.sends[peer.sent % kQueuePieces];
   std::memcpy(slot.memory.data(), &header, sizeof(header));
   if (!data.empty()) std::memcpy(slot.memory.data() + sizeof(header), data.data(), data.size());
-  RETURN_IF_ERROR(Guard(to, deadline_us, [&] {
+  RETURN_IF_ERROR(Guard(to, INT64_MAX, [&] {
     slot.buffer->send(static_cast<int>(to), peer.sent, 0, sizeof(header) + data.size());
     return true;
   }));
@@ -280,19 +347,13 @@ void GlooLink::Pop(uint32_t from) {
   peer.here = false;
   ++peer.taken;
   // A fault here is met again by whoever waits for that piece.
-  static_cast<void>(Guard(from, 0, [&] {
+  static_cast<void>(Guard(from, INT64_MAX, [&] {
     PostReceive(from, peer.taken - 1 + kQueuePieces);
     return true;
   }));
 }
 
-void GlooLink::Close(const Status& /*reason*/) {
-  if (closed_.exchange(true) || !connected_) return;
-  // The mark first, then the wakes: a wait that begins between them ends at once.
-  for (Peer& peer : peers_) {
-    for (Slot& slot : peer.sends) slot.buffer->abortWaitSend();
-    for (Slot& slot : peer.receives) slot.buffer->abortWaitRecv();
-  }
+void GlooLink::ClosePairs() {
   for (uint32_t member = 0; member < spec_.size; ++member) {
     if (member == spec_.rank) continue;
     try {
@@ -302,6 +363,16 @@ void GlooLink::Close(const Status& /*reason*/) {
       continue;
     }
   }
+}
+
+void GlooLink::Close(const Status& /*reason*/) {
+  if (closed_.exchange(true) || !connected_) return;
+  // The mark first, then the wakes: a wait that begins between them ends at once.
+  for (Peer& peer : peers_) {
+    for (Slot& slot : peer.sends) slot.buffer->abortWaitSend();
+    for (Slot& slot : peer.receives) slot.buffer->abortWaitRecv();
+  }
+  ClosePairs();
 }
 
 }  // namespace

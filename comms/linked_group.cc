@@ -10,9 +10,6 @@
 namespace muselet {
 namespace {
 
-// How long enqueueing may wait where a link cannot tell without waiting that it has room.
-constexpr int64_t kEnqueueWaitUs = 30'000'000;
-
 std::string Describe(RankOperation kind, uint64_t ticket, uint64_t bytes) {
   return "operation " + std::to_string(ticket) + " (" + std::string(RankOperationName(kind)) +
          " of " + std::to_string(bytes) + " bytes)";
@@ -100,14 +97,14 @@ RankTicket LinkedGroup::Enqueue(Operation operation) {
   if (records_.faulted()) return ticket;
   open_.push_back(std::move(operation));
   // A fault that is found here is told by the Wait that follows.
-  if (auto need = Progress(clock_.NowUs() + kEnqueueWaitUs); !need.ok()) Fail(need.status());
+  if (auto need = Progress(); !need.ok()) Fail(need.status());
   return ticket;
 }
 
 Status LinkedGroup::Wait(RankTicket ticket, int64_t deadline_us) {
   CHECK(ticket <= records_.progress().enqueued, name_, ": ticket ", ticket);
   while (!records_.faulted() && records_.completed() < ticket) {
-    const Result<Need> need = Progress(deadline_us);
+    const Result<Need> need = Progress();
     Status fault;
     if (!need.ok()) {
       Fail(need.status());
@@ -128,9 +125,9 @@ void LinkedGroup::Fail(const Status& fault) {
   if (records_.Fault(fault) && link_) link_->Close(fault);
 }
 
-Result<LinkedGroup::Need> LinkedGroup::Progress(int64_t deadline_us) {
+Result<LinkedGroup::Need> LinkedGroup::Progress() {
   while (!open_.empty()) {
-    ASSIGN_OR_RETURN(const Need need, Advance(open_.front(), deadline_us));
+    ASSIGN_OR_RETURN(const Need need, Advance(open_.front()));
     if (need.kind != Need::Kind::kNothing) return need;
     records_.Completed(open_.front().ticket);
     open_.pop_front();
@@ -138,11 +135,11 @@ Result<LinkedGroup::Need> LinkedGroup::Progress(int64_t deadline_us) {
   return Need{};
 }
 
-Result<LinkedGroup::Need> LinkedGroup::Advance(Operation& operation, int64_t deadline_us) {
+Result<LinkedGroup::Need> LinkedGroup::Advance(Operation& operation) {
   switch (operation.kind) {
     case RankOperation::kAllReduce:
     case RankOperation::kAllGather:
-      return AdvanceExchange(operation, deadline_us);
+      return AdvanceExchange(operation);
     case RankOperation::kRecv:
       return AdvanceTake(operation, operation.peer);
     case RankOperation::kBroadcast:
@@ -155,13 +152,13 @@ Result<LinkedGroup::Need> LinkedGroup::Advance(Operation& operation, int64_t dea
     const bool receives =
         operation.kind == RankOperation::kSend ? member == operation.peer : member != rank_;
     if (!receives) continue;
-    ASSIGN_OR_RETURN(const bool sent, SendPieces(operation, member, operation.pieces, deadline_us));
+    ASSIGN_OR_RETURN(const bool sent, SendPieces(operation, member, operation.pieces));
     if (!sent) return Need{Need::Kind::kRoom, member};
   }
   return Need{};
 }
 
-Result<LinkedGroup::Need> LinkedGroup::AdvanceExchange(Operation& operation, int64_t deadline_us) {
+Result<LinkedGroup::Need> LinkedGroup::AdvanceExchange(Operation& operation) {
   while (true) {
     // Not further ahead than the queues hold: a member that only sent would wait for one that
     // only sends.
@@ -170,7 +167,7 @@ Result<LinkedGroup::Need> LinkedGroup::AdvanceExchange(Operation& operation, int
     Need need;
     for (uint32_t member = 0; member < size_; ++member) {
       if (member == rank_) continue;
-      ASSIGN_OR_RETURN(const bool sent, SendPieces(operation, member, limit, deadline_us));
+      ASSIGN_OR_RETURN(const bool sent, SendPieces(operation, member, limit));
       // A sum goes where its own part stood: that must have been sent before.
       const bool blocks =
           operation.sent[member] <= operation.taken || operation.taken == operation.pieces;
@@ -202,8 +199,7 @@ Result<LinkedGroup::Need> LinkedGroup::AdvanceTake(Operation& operation, uint32_
   return Need{};
 }
 
-Result<bool> LinkedGroup::SendPieces(Operation& operation, uint32_t to, size_t limit,
-                                     int64_t deadline_us) {
+Result<bool> LinkedGroup::SendPieces(Operation& operation, uint32_t to, size_t limit) {
   size_t& sent = operation.sent[to];
   for (; sent < limit; ++sent) {
     const size_t begin = PieceBegin(operation, sent);
@@ -216,7 +212,7 @@ Result<bool> LinkedGroup::SendPieces(Operation& operation, uint32_t to, size_t l
                                     .peer = operation.peer,
                                     .operation = static_cast<uint8_t>(operation.kind)};
     const std::span<const std::byte> data(operation.in + begin, bytes);
-    ASSIGN_OR_RETURN(const bool room, link_->TrySend(to, header, data, deadline_us));
+    ASSIGN_OR_RETURN(const bool room, link_->TrySend(to, header, data));
     if (!room) return false;
     if (sent + 1 == operation.pieces) ++messages_sent_[to];
   }

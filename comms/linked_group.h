@@ -66,12 +66,12 @@ class LinkedGroup final : public RankGroup {
 
   RankTicket Enqueue(Operation operation);
   // Does what can be done of the open operations, in order; gives what the first open one needs.
-  Result<Need> Progress(int64_t deadline_us);
-  Result<Need> Advance(Operation& operation, int64_t deadline_us);
-  Result<Need> AdvanceExchange(Operation& operation, int64_t deadline_us);
+  Result<Need> Progress();
+  Result<Need> Advance(Operation& operation);
+  Result<Need> AdvanceExchange(Operation& operation);
   Result<Need> AdvanceTake(Operation& operation, uint32_t from);
   // Sends pieces to `to` up to `limit`; false if there is no room for all of them.
-  Result<bool> SendPieces(Operation& operation, uint32_t to, size_t limit, int64_t deadline_us);
+  Result<bool> SendPieces(Operation& operation, uint32_t to, size_t limit);
   // The next piece of the operation from `from`, or null; kDataLoss if it is of another operation.
   Result<const RankPiece*> ExpectPiece(const Operation& operation, uint32_t from);
   void Combine(Operation& operation);

@@ -25,8 +25,8 @@ struct RankGroupSpec {
 // no name.
 Status ValidateRankGroupSpec(const RankGroupSpec& spec);
 
-// Members on one host, as processes or threads. The memory has a random name, mode 0600, and no
-// name any more once all have joined.
+// Members on one host, as processes of one user (and one PID namespace) or threads. The memory
+// never has a name.
 Result<std::unique_ptr<RankGroup>> MakeSharedMemoryGroup(const RankGroupSpec& spec,
                                                          RankRendezvous& rendezvous);
 

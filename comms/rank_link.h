@@ -41,10 +41,10 @@ class RankLink {
   virtual size_t piece_bytes() const = 0;   // the largest piece; a multiple of 4
   virtual size_t queue_pieces() const = 0;  // pieces that a sender may be ahead of its receiver
 
-  // Copies a piece into the queue to `to`; false if there is no room. A link that cannot know
-  // without waiting waits until `deadline_us`. A fault is the end of the link.
+  // Copies a piece into the queue to `to`; false if no room is known. Never waits: AwaitRoom
+  // does. A fault is the end of the link.
   virtual Result<bool> TrySend(uint32_t to, const RankPieceHeader& header,
-                               std::span<const std::byte> data, int64_t deadline_us) = 0;
+                               std::span<const std::byte> data) = 0;
   // The oldest piece from `from` that is known to be here, or null; valid until Pop.
   virtual const RankPiece* Peek(uint32_t from) = 0;
   virtual void Pop(uint32_t from) = 0;

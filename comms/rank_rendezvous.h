@@ -16,6 +16,9 @@ class RankRendezvous {
   virtual Status Put(const std::string& key, std::string value) = 0;
   // Waits for the value. kDeadlineExceeded naming the key; kUnavailable: the epoch is over.
   virtual Result<std::string> Get(const std::string& key, int64_t deadline_us) = 0;
+  // OK while the epoch goes on, then kUnavailable with the reason for ever. Never waits: those who
+  // wait for other things than a value look here every now and then.
+  virtual Status ended() = 0;
 };
 
 }  // namespace muselet

@@ -33,7 +33,10 @@ namespace {
 
 constexpr size_t kPieceBytes = 32U << 10;
 constexpr size_t kQueueBytesMin = 4 * kPieceBytes;
-constexpr size_t kQueueBytesMax = 8U << 20;  // of two members; more members share it
+constexpr size_t kQueueBytesMax = 4U << 20;  // of two members; more members share it
+// The largest operation is rare: a quarter of it may lie in a queue, the rest follows as it is
+// taken.
+constexpr size_t kQueueShare = 4;
 // Short, and then giving way: two members may share a core, where a spinning one only delays the
 // other; alone on its core a yielding one looks again at once.
 constexpr int64_t kSpinUs = 3;
@@ -71,7 +74,7 @@ struct Layout {
 
 Layout LayoutOf(const RankGroupSpec& spec) {
   const size_t ceiling = std::max(kQueueBytesMin, kQueueBytesMax / (spec.size - 1));
-  const size_t queue = std::clamp(spec.message_bytes_max, kQueueBytesMin, ceiling);
+  const size_t queue = std::clamp(spec.message_bytes_max / kQueueShare, kQueueBytesMin, ceiling);
   return {.members = spec.size, .slots = (queue + kPieceBytes - 1) / kPieceBytes};
 }
 
@@ -97,8 +100,8 @@ class SharedMemoryLink final : public RankLink {
   size_t piece_bytes() const override { return kPieceBytes; }
   size_t queue_pieces() const override { return layout_.slots; }
 
-  Result<bool> TrySend(uint32_t to, const RankPieceHeader& header, std::span<const std::byte> data,
-                       int64_t /*deadline_us*/) override {
+  Result<bool> TrySend(uint32_t to, const RankPieceHeader& header,
+                       std::span<const std::byte> data) override {
     if (!HasRoom(to)) return false;
     Slot& slot = SlotOf(rank_, to, sent_[to]);
     slot.header = header;

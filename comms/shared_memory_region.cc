@@ -2,42 +2,46 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <utility>
 
 namespace muselet {
 namespace {
 
-Result<std::string> RandomName() {
-  uint64_t random = 0;
-  if (getrandom(&random, sizeof(random), 0) != static_cast<ssize_t>(sizeof(random))) {
-    return Unavailable(std::string("getrandom: ") + std::strerror(errno));
-  }
-  char name[40];
-  std::snprintf(name, sizeof(name), "/muselet-%016llx", static_cast<unsigned long long>(random));
-  return std::string(name);
-}
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW;
 
-Status SystemFault(const std::string& what, const std::string& name, size_t bytes, int error) {
-  return ResourceExhausted(what + " shared memory " + name + " of " + std::to_string(bytes) +
+Status SystemFault(const std::string& what, size_t bytes, int error) {
+  return ResourceExhausted("cannot " + what + " shared memory of " + std::to_string(bytes) +
                            " bytes: " + std::strerror(error) +
-                           " (is /dev/shm large enough, and the same for all members?)");
+                           " (is there memory for it, and do all members run as one user in one "
+                           "container?)");
 }
 
-// The name of a region goes away with this, whatever happened.
-struct NameGuard {
-  std::string name;
-  ~NameGuard() {
-    if (!name.empty()) shm_unlink(name.c_str());
+struct Descriptor {
+  explicit Descriptor(int value) : fd(value) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd >= 0) close(fd);
   }
+  const int fd;
 };
+
+// Memory whose pages are taken, and whose size can no longer change.
+Status Reserve(int fd, size_t bytes) {
+  if (fd < 0) return SystemFault("make", bytes, errno);
+  // Unlike ftruncate this takes the pages now.
+  if (const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
+    return SystemFault("reserve", bytes, error);
+  }
+  if (fcntl(fd, F_ADD_SEALS, kSeals) != 0) return SystemFault("seal", bytes, errno);
+  return OkStatus();
+}
 
 std::string JoinedKey(const RankGroupSpec& spec, uint32_t rank) {
   return spec.name + "/shm/joined/" + std::to_string(rank);
@@ -79,58 +83,51 @@ Result<SharedMemoryRegion> SharedMemoryRegion::Join(const RankGroupSpec& spec, s
   const std::string region_key = spec.name + "/shm/region";
   const std::string ready_key = spec.name + "/shm/ready";
   if (spec.rank == 0) {
-    ASSIGN_OR_RETURN(const std::string name, RandomName());
-    const NameGuard guard{name};
-    auto region = Create(name, bytes);
-    RETURN_IF_ERROR(rendezvous.Put(region_key, region.ok() ? name : ""));
-    if (!region.ok()) return region.status();
+    // Open until all have joined: they find it as a file of this process.
+    const Descriptor memory(memfd_create("muselet", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    Status made = Reserve(memory.fd, bytes);
+    SharedMemoryRegion region;
+    if (made.ok()) made = Map(memory.fd, bytes, region);
+    const std::string path =
+        "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(memory.fd);
+    RETURN_IF_ERROR(rendezvous.Put(region_key, made.ok() ? path : ""));
+    if (!made.ok()) return made;
     const Status joined = AwaitMembers(spec, rendezvous);
     // The others learn the outcome, so that all have the group or none.
     RETURN_IF_ERROR(rendezvous.Put(ready_key, joined.ok() ? "" : joined.message()));
     if (!joined.ok()) return joined;
     return region;
   }
-  ASSIGN_OR_RETURN(const std::string name, rendezvous.Get(region_key, spec.deadline_us));
-  if (name.empty()) return Unavailable("member 0 could not make the shared memory");
-  auto region = Open(name, bytes);
-  RETURN_IF_ERROR(
-      rendezvous.Put(JoinedKey(spec, spec.rank), region.ok() ? "" : region.status().message()));
-  if (!region.ok()) return region.status();
+  ASSIGN_OR_RETURN(const std::string path, rendezvous.Get(region_key, spec.deadline_us));
+  if (path.empty()) return Unavailable("member 0 could not make the shared memory");
+  SharedMemoryRegion region;
+  const Status opened = Open(path, bytes, region);
+  RETURN_IF_ERROR(rendezvous.Put(JoinedKey(spec, spec.rank), opened.ok() ? "" : opened.message()));
+  if (!opened.ok()) return opened;
   ASSIGN_OR_RETURN(const std::string trouble, rendezvous.Get(ready_key, spec.deadline_us));
   if (!trouble.empty()) return Unavailable(trouble);
   return region;
 }
 
-Result<SharedMemoryRegion> SharedMemoryRegion::Create(const std::string& name, size_t bytes) {
-  const int fd = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0) return SystemFault("cannot make", name, bytes, errno);
-  // Unlike ftruncate this takes the pages now.
-  if (const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
-    close(fd);
-    return SystemFault("cannot reserve", name, bytes, error);
-  }
-  return Map(fd, name, bytes);
-}
-
-Result<SharedMemoryRegion> SharedMemoryRegion::Open(const std::string& name, size_t bytes) {
-  const int fd = shm_open(name.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0);
-  if (fd < 0) return SystemFault("cannot open", name, bytes, errno);
+Status SharedMemoryRegion::Open(const std::string& path, size_t bytes, SharedMemoryRegion& region) {
+  const Descriptor memory(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (memory.fd < 0) return SystemFault("open " + path + " as", bytes, errno);
   struct stat info = {};
-  if (fstat(fd, &info) != 0 || info.st_uid != geteuid() ||
+  // Seals are what only such memory has.
+  if (fstat(memory.fd, &info) != 0 || info.st_uid != geteuid() ||
+      (fcntl(memory.fd, F_GET_SEALS) & kSeals) != kSeals ||
       static_cast<size_t>(info.st_size) != bytes) {
-    close(fd);
-    return Unavailable("shared memory " + name + " is not the " + std::to_string(bytes) +
+    return Unavailable(path + " is not the " + std::to_string(bytes) +
                        " bytes of this group: do all members have one size and configuration?");
   }
-  return Map(fd, name, bytes);
+  return Map(memory.fd, bytes, region);
 }
 
-Result<SharedMemoryRegion> SharedMemoryRegion::Map(int fd, const std::string& name, size_t bytes) {
+Status SharedMemoryRegion::Map(int fd, size_t bytes, SharedMemoryRegion& region) {
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  const int error = errno;
-  close(fd);
-  if (data == MAP_FAILED) return SystemFault("cannot map", name, bytes, error);
-  return SharedMemoryRegion(static_cast<std::byte*>(data), bytes);
+  if (data == MAP_FAILED) return SystemFault("map", bytes, errno);
+  region = SharedMemoryRegion(static_cast<std::byte*>(data), bytes);
+  return OkStatus();
 }
 
 }  // namespace muselet

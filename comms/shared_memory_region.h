@@ -1,7 +1,7 @@
 // A region of memory that the members of a rank group share, as processes of one host or as threads
-// of one process. It has a random name and mode 0600 while the members join, and no name
-// afterwards; its pages are reserved when it is made, so that a full /dev/shm is a Status and not a
-// signal later.
+// of one process. It has no name: members find it as an open file of the one that made it, which
+// closes it once all have joined, so that nothing is left whoever dies when. Its pages are reserved
+// when it is made, so that a lack of memory is a Status and not a signal later.
 #pragma once
 
 #include <cstddef>
@@ -31,9 +31,8 @@ class SharedMemoryRegion {
 
  private:
   SharedMemoryRegion(std::byte* data, size_t size) : data_(data), size_(size) {}
-  static Result<SharedMemoryRegion> Create(const std::string& name, size_t bytes);
-  static Result<SharedMemoryRegion> Open(const std::string& name, size_t bytes);
-  static Result<SharedMemoryRegion> Map(int fd, const std::string& name, size_t bytes);
+  static Status Open(const std::string& path, size_t bytes, SharedMemoryRegion& region);
+  static Status Map(int fd, size_t bytes, SharedMemoryRegion& region);
 
   std::byte* data_ = nullptr;
   size_t size_ = 0;

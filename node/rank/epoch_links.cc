@@ -87,6 +87,11 @@ Status EpochLinks::Put(const std::string& key, std::string value) {
   return OkStatus();
 }
 
+Status EpochLinks::ended() {
+  const std::lock_guard lock(mutex_);
+  return aborted_;
+}
+
 Result<std::string> EpochLinks::Get(const std::string& key, int64_t deadline_us) {
   std::unique_lock lock(mutex_);
   while (true) {

@@ -53,6 +53,7 @@ class EpochLinks final : public RankRendezvous {
 
   Status Put(const std::string& key, std::string value) override;
   Result<std::string> Get(const std::string& key, int64_t deadline_us) override;
+  Status ended() override;
 
  private:
   using GroupPointer = std::shared_ptr<RankGroup>;

@@ -20,6 +20,10 @@ struct Entry {
   size_t value_bytes;
 };
 
+Status OverStatus() {
+  return Unavailable("rendezvous: the epoch is over");
+}
+
 timespec MonotonicAfter(int64_t us) {
   timespec at = {};
   clock_gettime(CLOCK_MONOTONIC, &at);
@@ -91,7 +95,7 @@ Result<std::string> SharedRendezvous::Get(const std::string& key, int64_t deadli
   Result<std::string> result = DeadlineExceeded("rendezvous: nobody gave " + key);
   while (true) {
     if (board_->over) {
-      result = Unavailable("rendezvous: the epoch is over");
+      result = OverStatus();
       break;
     }
     if (const Entry* entry = board_->Find(key); entry != nullptr) {
@@ -105,6 +109,13 @@ Result<std::string> SharedRendezvous::Get(const std::string& key, int64_t deadli
   }
   pthread_mutex_unlock(&board_->mutex);
   return result;
+}
+
+Status SharedRendezvous::ended() {
+  pthread_mutex_lock(&board_->mutex);
+  const bool over = board_->over;
+  pthread_mutex_unlock(&board_->mutex);
+  return over ? OverStatus() : OkStatus();
 }
 
 void SharedRendezvous::End() {

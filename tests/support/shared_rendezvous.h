@@ -21,6 +21,7 @@ class SharedRendezvous final : public RankRendezvous {
   // kResourceExhausted: too many or too long values; kInvalidArgument: the key has a value already.
   Status Put(const std::string& key, std::string value) override;
   Result<std::string> Get(const std::string& key, int64_t deadline_us) override;
+  Status ended() override;
   // The epoch is over: every Get gives kUnavailable.
   void End();
 

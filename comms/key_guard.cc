@@ -62,18 +62,22 @@ void KeyGuard::Answer() {
   socket_.close();
 }
 
-// False when the context ends.
+// False when the context ends, and only then. Where a request cannot be read to its end, there are
+// no frames: it is refused, which also brings the socket back to where it takes the next one.
 bool KeyGuard::Receive(Frames& frames) {
   frames.clear();
   zmq::message_t frame;
   bool more = true;
   while (more) {
     if (zmq_msg_recv(frame.handle(), socket_.handle(), 0) < 0) {
+      if (zmq_errno() == ETERM) return false;
       if (zmq_errno() == EINTR) continue;
-      return false;
+      frames.clear();
+      return true;
     }
     more = frame.more();
-    if (frames.size() < kFrames) frames.emplace_back(frame.data<char>(), frame.size());
+    // One too many is kept: such a request is not one of ours.
+    if (frames.size() <= kFrames) frames.emplace_back(frame.data<char>(), frame.size());
   }
   return true;
 }
@@ -109,7 +113,10 @@ void KeyGuard::Reply(const std::string& request, bool admitted) {
       "",    ""};
   constexpr size_t kParts = std::size(parts);
   for (size_t i = 0; i < kParts; ++i) {
-    zmq_send(socket_.handle(), parts[i].data(), parts[i].size(), i + 1 < kParts ? ZMQ_SNDMORE : 0);
+    const int flags = i + 1 < kParts ? ZMQ_SNDMORE : 0;
+    while (zmq_send(socket_.handle(), parts[i].data(), parts[i].size(), flags) < 0) {
+      if (zmq_errno() != EINTR) return;
+    }
   }
 }
 

@@ -212,6 +212,40 @@ TEST_F(WireSecurityTest, FrontEndsGetToTheirSocketsOnly) {
   EXPECT_TRUE(RunUntil([&] { return asked == 1; }));
 }
 
+// What the guard answers to a question of so many frames about a known key.
+std::string AskGuard(Peer& peer, const WireKeyPair& known, size_t frames) {
+  std::string key(32, '\0');
+  zmq_z85_decode(reinterpret_cast<uint8_t*>(key.data()), known.public_key.c_str());
+  const std::vector<std::string> question = {"1.0", "1",     "members", "127.0.0.1",
+                                             "",    "CURVE", key,       "more"};
+  zmq::socket_t socket(peer.context.zmq(), zmq::socket_type::req);
+  socket.set(zmq::sockopt::linger, 0);
+  socket.set(zmq::sockopt::rcvtimeo, 20'000);
+  socket.connect("inproc://zeromq.zap.01");
+  for (size_t i = 0; i < frames; ++i) {
+    zmq_send(socket.handle(), question[i].data(), question[i].size(),
+             i + 1 < frames ? ZMQ_SNDMORE : 0);
+  }
+  std::vector<std::string> answer;
+  zmq::message_t frame;
+  do {
+    if (!socket.recv(frame)) return "";
+    answer.push_back(frame.to_string());
+  } while (frame.more());
+  return answer.size() == 6 ? answer[2] : "";
+}
+
+TEST_F(WireSecurityTest, TheGuardRefusesWhatItCannotReadAndGoesOn) {
+  const WireKeyPair known = NewPair();
+  Peer& serving = NewPeer(NewPair(), {known.public_key});
+  EXPECT_EQ(AskGuard(serving, known, 7), "200");
+  for (const size_t frames : {1U, 2U, 6U, 8U}) {
+    EXPECT_EQ(AskGuard(serving, known, frames), "400") << frames;
+  }
+  EXPECT_EQ(AskGuard(serving, known, 7), "200");
+  EXPECT_EQ(serving.context.refused(), 4U);
+}
+
 TEST(WireEndpoint, SplitsTheKeyFromTheAddress) {
   const std::string key = "#" + std::string(39, 'a');
   const WireEndpoint both = ParseWireEndpoint("tcp://[::1]:5#" + key);

@@ -227,6 +227,7 @@ void Batcher::Commit(uint64_t plan_number, const StepResult& result, int64_t ste
   CHECK(result.slices.size() == record.slices.size(), "plan ", plan_number, " has ",
         record.slices.size(), " slices, its result ", result.slices.size());
   ObserveTime(record, step_us);
+  prefill_measured_ = prefill_measured_ || record.prefill.rows > 0;
   for (size_t i = 0; i < record.slices.size(); ++i) {
     CommitSlice(record.slices[i], result.slices[i]);
   }
@@ -248,7 +249,8 @@ void Batcher::Fail(uint64_t plan_number, const Status& fault) {
   KeepSpare(std::move(record));
 }
 
-void Batcher::Reset() {
+void Batcher::Reset(int64_t lost_us) {
+  if (!outstanding_.empty()) ObserveLoss(outstanding_.front(), lost_us);
   for (; !outstanding_.empty(); outstanding_.pop_front()) {
     KeepSpare(std::move(outstanding_.front()));
   }

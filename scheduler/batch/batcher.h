@@ -4,7 +4,7 @@
 //   Admit, Cancel        sequences come and go at any time
 //   Plan(now)            rows of the next step: running decodes first, then prefill chunks
 //   Commit(number, ...)  what that step gave; Fail(number, ...) if it gave nothing
-//   Reset                all KV is gone: everything starts again from the tokens that are known
+//   Reset(lost)          all KV is gone: everything starts again from the tokens that are known
 //   TakeUpdates          tokens and endings since the last call, for the gateways
 //
 // Budget: with decodes in the plan, prefill rows are added while the step is predicted
@@ -15,6 +15,9 @@
 // here). No step with decodes is predicted beyond step_target_us, unless that leaves prefill less
 // than kPrefillShareMin of its time or not a single row; none at all beyond step_max_us, unless one
 // row alone is.
+//
+// Before any prefill has been measured a plan has kFirstPrefillRowsMax rows of it at most: how long
+// they take is a guess, which may be wrong by as much as models and machines differ.
 //
 // Outstanding plans: Plan may be called again before Commit. A sequence stands in at most two of
 // them, the second one step ahead with kTokenFromEarlierPlan for the token not yet known. Plans
@@ -37,7 +40,9 @@
 //     times what their decodes take, like a plan with decodes.
 //
 // Loss: Reset drops the outstanding plans and empties the prefix cache. What ran waits again, ahead
-// of what never ran, with its tokens; that is no pause: it neither protects nor costs anything.
+// of what never ran, with its tokens; that is no pause: it neither protects nor costs anything. A
+// step that was given up because it lasted too long teaches how long it lasts at least, so that
+// what is planned next is smaller, and is predicted, and so waited for, longer.
 //
 // Memory: a sequence starts when the blocks for all its known tokens are free, and takes one more
 // block at a time as it grows. When none is left the cheapest sequence (lowest class, then
@@ -97,6 +102,11 @@ class Batcher {
  public:
   // Part of a step with running decodes that is left to prefill, whatever step_target_us says.
   static constexpr double kPrefillShareMin = 0.2;
+  // After so many plans in a row with decodes and prefill comes one with decodes alone: what these
+  // take is the measure of what prefill may add, and would not be known any more (contexts grow,
+  // machines slow down); what they take longer would be laid to prefill, which would starve.
+  static constexpr uint32_t kMixedInARowMax = 16;
+  static constexpr uint32_t kFirstPrefillRowsMax = 32;
   // Rows of a step that belong to sequences that want prompt logprobs, all together: each of them
   // needs a row of logits.
   static constexpr uint32_t kPromptLogprobRowsMax = 32;
@@ -125,8 +135,9 @@ class Batcher {
   // The step gave nothing: every sequence that it named ends with kError and `fault`.
   void Fail(uint64_t plan_number, const Status& fault);
   // The KV of every sequence is lost, and with it the outstanding plans: they are neither committed
-  // nor failed any more.
-  void Reset();
+  // nor failed any more. `lost_us`: so long the oldest of them computed, and did not end; 0 if that
+  // is not known, or says nothing of the step.
+  void Reset(int64_t lost_us = 0);
   // Ends the sequences whose time is over; Plan does so too.
   void ExpireDeadlines(int64_t now_us);
   // When the next time is over; 0 = none has a deadline. Looks at all sequences.
@@ -206,6 +217,7 @@ class Batcher {
     return step.decodes.rows > 0 ? added_time_ : prefill_time_;
   }
   void ObserveTime(const Outstanding& step, int64_t step_us);
+  void ObserveLoss(const Outstanding& step, int64_t lost_us);
   void PlanPrefill(Draft& draft, int64_t now_us);
   void PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t now_us, bool& blocked);
   bool PlanChunk(Draft& draft, Sequence& sequence);
@@ -268,6 +280,8 @@ class Batcher {
   std::vector<SequenceSlot> free_slots_;                     // a stack
   uint32_t running_count_ = 0;
   bool decodes_left_out_ = false;  // the last plan had no room for all of them
+  uint32_t mixed_in_a_row_ = 0;    // plans with decodes and prefill
+  bool prefill_measured_ = false;  // some of it was committed
   std::deque<Outstanding> outstanding_;
   // Blocks that a running sequence is about to compute: who needs the same waits for them instead
   // of computing them again.

@@ -36,6 +36,8 @@ StepPlan Batcher::Plan(int64_t now_us) {
     if (!draft.plan.empty()) {
       draft.plan.number = draft.record.number = next_plan_++;
       draft.plan.predicted_us = static_cast<int64_t>(PredictUs(draft.record));
+      const bool mixed = draft.record.decodes.rows > 0 && draft.record.prefill.rows > 0;
+      mixed_in_a_row_ = mixed ? mixed_in_a_row_ + 1 : 0;
       ++counters_.plans;
       outstanding_.push_back(std::move(draft.record));
       return std::move(draft.plan);
@@ -164,6 +166,15 @@ void Batcher::ObserveTime(const Outstanding& step, int64_t step_us) {
   added_time_.Observe(step.prefill, std::max<int64_t>(added_us, 1));
 }
 
+// Beside decodes that were measured what they take longer is laid to prefill: there will be less
+// of it, and the next plan without it measures them.
+void Batcher::ObserveLoss(const Outstanding& step, int64_t lost_us) {
+  if (lost_us <= 0) return;
+  if (step.prefill.rows == 0) return decode_time_.Refute(step.decodes, lost_us);
+  if (step.decodes.rows == 0) return prefill_time_.Refute(step.prefill, lost_us);
+  added_time_.Refute(step.prefill, lost_us - static_cast<int64_t>(DecodesUs(step)));
+}
+
 // What the decodes take that the plan keeps waiting: its own, or those of another group.
 double Batcher::DecodesBesideUs(const Draft& draft) const {
   double decodes_us = DecodesUs(draft.record);
@@ -195,18 +206,25 @@ int64_t Batcher::PrefillLimitUs(double decodes_us) const {
 
 // How much prefill the next plan takes, so that the other groups get as much.
 uint32_t Batcher::PrefillRowsMax() const {
-  if (!grouped()) return options_.step_tokens_max;
+  const uint32_t step_max = prefill_measured_
+                                ? options_.step_tokens_max
+                                : std::min(kFirstPrefillRowsMax, options_.step_tokens_max);
+  if (!grouped()) return step_max;
   uint64_t rows = 0;
   for (const auto& [serial, sequence] : waiting_) rows += sequence->token_count();
   for (const Sequence* sequence : running_) {
     if (sequence->prefilling()) rows += sequence->prefill_end - sequence->planned;
   }
   const uint64_t share = (rows + PlansToCome() - 1) / PlansToCome();
-  return static_cast<uint32_t>(std::clamp<uint64_t>(
-      share, std::min(kGroupPrefillRowsMin, options_.step_tokens_max), options_.step_tokens_max));
+  return static_cast<uint32_t>(
+      std::clamp<uint64_t>(share, std::min(kGroupPrefillRowsMin, step_max), step_max));
 }
 
 void Batcher::PlanPrefill(Draft& draft, int64_t now_us) {
+  if (draft.record.decodes.rows > 0 && mixed_in_a_row_ >= kMixedInARowMax) {
+    mixed_in_a_row_ = 0;
+    return;
+  }
   ListRunning(/*rotate=*/false);
   draft.prefill_rows_max = PrefillRowsMax();
   if (grouped()) {

@@ -48,10 +48,24 @@ StepLoad SliceLoad(uint32_t first_position, uint32_t row_count) {
 
 StepTimeModel::StepTimeModel(const Coefficients& prior) : prior_(prior), coefficients_(prior) {}
 
+StepTimeModel::LoadClass& StepTimeModel::ClassOf(const StepLoad& load) {
+  const auto index = static_cast<size_t>(std::ilogb(load.rows));
+  return classes_[std::min(index, classes_.size() - 1)];
+}
+
+void StepTimeModel::Refute(const StepLoad& load, int64_t at_least_us) {
+  if (load.rows < 1) return;
+  if (static_cast<double>(at_least_us) <= kOutlier * PredictUs(load)) return;
+  classes_ = {};
+  ClassOf(load) = {1, load, static_cast<double>(at_least_us)};
+  refuted_ = true;
+  Fit();
+}
+
 void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
   if (load.rows < 1 || step_us <= 0) return;
-  const auto index = static_cast<size_t>(std::ilogb(load.rows));
-  LoadClass& entry = classes_[std::min(index, classes_.size() - 1)];
+  if (std::exchange(refuted_, false)) classes_ = {};
+  LoadClass& entry = ClassOf(load);
   auto observed_us = static_cast<double>(step_us);
   // A step that the machine held up says little of the next one. What stays slow is learned still.
   if (entry.weight >= kSettled) observed_us = std::min(observed_us, kOutlier * entry.step_us);
@@ -70,12 +84,29 @@ void StepTimeModel::Observe(const StepLoad& load, int64_t step_us) {
   Fit();
 }
 
+// On a machine, or with a model, that is much slower than the prior, only its proportions count:
+// else a few measurements could not outweigh it.
+double StepTimeModel::TimesThePrior() const {
+  double sum = 0;
+  double count = 0;
+  for (const LoadClass& entry : classes_) {
+    if (entry.weight == 0) continue;
+    const double prior_us =
+        prior_[0] + prior_[1] * entry.load.rows + prior_[2] * entry.load.context / 1024;
+    sum += std::log(entry.step_us / prior_us);
+    ++count;
+  }
+  return count == 0 ? 1 : std::max(std::exp(sum / count), 1.0);
+}
+
 void StepTimeModel::Fit() {
   Matrix normal{};
+  const double slower = TimesThePrior();
   for (int i = 0; i < kFeatures; ++i) {
-    const double scale = kPriorWeight / (prior_[i] * prior_[i]);
+    const double prior = slower * prior_[i];
+    const double scale = kPriorWeight / (prior * prior);
     normal[i][i] = scale;
-    normal[i][3] = scale * prior_[i];
+    normal[i][3] = scale * prior;
   }
   for (const LoadClass& entry : classes_) {
     if (entry.weight == 0) continue;

@@ -8,6 +8,7 @@
 // class (one row is bound by memory, many by arithmetic) is taken into account between the measured
 // sizes by linear interpolation over log2(rows). So is the drift of a class, which follows the
 // newest steps faster than its average does: a prompt's rows cost more from step to step.
+// A step that was broken off tells how long it takes at least (Refute).
 // Deterministic; sees no clock.
 #pragma once
 
@@ -38,6 +39,10 @@ class StepTimeModel {
 
   explicit StepTimeModel(const Coefficients& prior = kWholeSteps);
   void Observe(const StepLoad& load, int64_t step_us);
+  // A step took at least so long, and was broken off. If that is far beyond its prediction,
+  // everything that was measured is forgotten: predictions follow from this step until one has been
+  // measured to its end. Otherwise it says nothing.
+  void Refute(const StepLoad& load, int64_t at_least_us);
   double PredictUs(const StepLoad& load) const;
   // The most rows, at most `row_max`, of a slice from `first_position` on top of `load` that keep
   // the prediction within `limit_us`.
@@ -54,6 +59,8 @@ class StepTimeModel {
     double drift = 1;       // newest measured over predicted: where contexts grow, averages lag
     double factor() const { return correction * drift; }
   };
+  LoadClass& ClassOf(const StepLoad& load);
+  double TimesThePrior() const;
   void Fit();
   double FitUs(const StepLoad& load) const;
   // Of the classes next to this many rows.
@@ -62,6 +69,7 @@ class StepTimeModel {
   std::array<LoadClass, 20> classes_;
   const Coefficients prior_;
   Coefficients coefficients_;
+  bool refuted_ = false;  // the one class there is holds a step that was broken off
 };
 
 }  // namespace muselet

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "scheduler/batch/batcher.h"
@@ -19,9 +20,10 @@ struct Machine {
 // Plays steps on virtual time and notes when tokens come.
 class Player {
  public:
-  explicit Player(const Machine& machine)
+  explicit Player(const Machine& machine, bool warm = true)
       : machine_(machine), batcher_(WithoutCache(), {1000, 4096, {16, {{2048, 0}}}}) {
     // What a replica learns in its first minute.
+    if (!warm) return;
     for (const uint32_t rows : {1U, 4U, 16U, 32U, 200U}) Warm(rows);
   }
 
@@ -38,8 +40,11 @@ class Player {
   void Step() {
     const StepPlan plan = batcher_.Plan(now_us_);
     ASSERT_FALSE(plan.empty());
+    last_rows_ = {};
     StepResult result;
     for (const SequenceSlice& slice : plan.slices) {
+      const bool prefill = slice.first_position < batcher_.InSlot(slice.slot).prefill_end;
+      (prefill ? last_rows_.prefill : last_rows_.decodes) += slice.row_count;
       result.slices.emplace_back().sampled = slice.samples;
       result.slices.back().token.id = 7;
     }
@@ -64,6 +69,13 @@ class Player {
     const auto found = first_us_.find(number);
     return found == first_us_.end() ? 0 : found->second;
   }
+  // Of the last step.
+  struct RowCounts {
+    uint32_t decodes = 0;
+    uint32_t prefill = 0;
+  };
+  const RowCounts& last_rows() const { return last_rows_; }
+  Machine& machine() { return machine_; }
   int64_t last_step_us() const { return last_step_us_; }
   void ForgetSteps() { steps_us_.clear(); }
   // Of StepUntilFirst, since ForgetSteps.
@@ -87,6 +99,7 @@ class Player {
   Batcher batcher_;
   int64_t now_us_ = 1;
   int64_t last_step_us_ = 0;
+  RowCounts last_rows_;
   std::map<uint64_t, int64_t> arrived_us_;
   std::map<uint64_t, int64_t> first_us_;
   std::vector<int64_t> steps_us_;
@@ -159,6 +172,54 @@ TEST(StepBudget, AShortPromptDoesNotWaitForALongOneThatIsUnderWay) {
   player.StepUntilFirst(2);
   EXPECT_EQ(player.FirstTokenUs(1), 0);
   EXPECT_LE(player.FirstTokenUs(2), 2 * BatchOptions().step_max_us);
+}
+
+TEST(StepBudget, AfterSomePlansWithDecodesAndPrefillComesOneWithDecodesAlone) {
+  Player player{Machine()};
+  for (uint64_t number = 1; number <= 4; ++number) player.Admit(number, 10);
+  for (uint64_t number = 1; number <= 4; ++number) player.StepUntilFirst(number);
+  for (int i = 0; i < 5; ++i) player.Step();
+  player.Admit(100, 2000);
+  uint32_t in_a_row = 0;
+  uint32_t alone = 0;
+  while (player.FirstTokenUs(100) == 0) {
+    player.Step();
+    ASSERT_GE(player.last_rows().decodes, 4U);
+    if (player.last_rows().prefill > 0) {
+      EXPECT_LE(++in_a_row, Batcher::kMixedInARowMax);
+    } else {
+      EXPECT_EQ(std::exchange(in_a_row, 0), Batcher::kMixedInARowMax);
+      ++alone;
+    }
+  }
+  EXPECT_GT(alone, 5U);
+}
+
+// What the decodes take longer must not be laid to the prompt.
+TEST(StepBudget, APromptBesideDecodesThatSlowDownIsNotStarved) {
+  Player player{Machine()};
+  for (uint64_t number = 1; number <= 8; ++number) player.Admit(number, 10);
+  for (uint64_t number = 1; number <= 8; ++number) player.StepUntilFirst(number);
+  for (int i = 0; i < 20; ++i) player.Step();
+  player.Admit(100, 1500);
+  uint32_t steps = 0;
+  uint32_t rows = 0;
+  while (player.FirstTokenUs(100) == 0) {
+    player.machine().base_us += 100;
+    player.Step();
+    ++steps;
+    rows += player.last_rows().prefill;
+  }
+  EXPECT_GE(rows, 6 * steps) << steps << " steps";
+}
+
+TEST(StepBudget, BeforeAnyPrefillWasMeasuredAStepHasLittleOfIt) {
+  Player player{{2'000, 100'000}, /*warm=*/false};
+  for (uint64_t number = 1; number <= 8; ++number) player.Admit(number, 100);
+  player.Step();
+  EXPECT_EQ(player.last_rows().prefill, Batcher::kFirstPrefillRowsMax);
+  player.Step();
+  EXPECT_LE(player.last_step_us(), BatchOptions().step_max_us);
 }
 
 }  // namespace

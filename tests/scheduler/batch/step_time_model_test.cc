@@ -46,6 +46,21 @@ TEST(StepTimeModel, OneStepThatTheMachineHeldUpHardlyCounts) {
   EXPECT_NEAR(model.PredictUs(load), 15'000, 1'500) << "what stays slow is learned";
 }
 
+TEST(StepTimeModel, AStepThatWasBrokenOffIsTheLeastUntilOneIsMeasured) {
+  StepTimeModel model;
+  const StepLoad load = SliceLoad(0, 32);
+  for (int i = 0; i < 20; ++i) model.Observe(SliceLoad(0, 4), 4'000);
+  const double guess_us = model.PredictUs(load);
+  model.Refute(load, static_cast<int64_t>(guess_us));
+  EXPECT_EQ(model.PredictUs(load), guess_us) << "no longer than expected: it says nothing";
+  model.Refute(load, 3'000'000);
+  EXPECT_NEAR(model.PredictUs(load), 3'000'000, 30'000);
+  EXPECT_LE(model.RowsWithin(250'000, {}, 0, 512), 4U);
+  // It was a rank that hung.
+  for (int i = 0; i < 3; ++i) model.Observe(SliceLoad(0, 4), 4'000);
+  EXPECT_LT(model.PredictUs(load), 64'000);
+}
+
 TEST(StepTimeModel, EverySizeThatWasMeasuredIsPredictedAsMeasured) {
   // Bound by memory at one row, by arithmetic at many: no straight line.
   StepTimeModel model;

@@ -28,7 +28,9 @@ PartialOrder AttentionOrder(const ShardPlan& plan, uint32_t stage, size_t layer)
 PartialOrder FeedForwardOrder(const ShardPlan& plan, uint32_t stage, size_t layer);
 
 // Step thread only. All operations wait until they are done, by the deadline that was set: the
-// memory of a step is used again by the next. Faults are those of RankGroup::Wait.
+// memory of a step is used again by the next. What is sent is done once it stands in the link's
+// queue, so a stage waits for the next one only while more is under way than the queue holds.
+// Faults are those of RankGroup::Wait.
 class RankExchange {
  public:
   // `message_bytes_max`: of one operation, at least of a row's partial sums.

@@ -35,7 +35,8 @@ class ModelRunner {
     const uint32_t size = model_.info().block_tokens;
     TestSequence sequence = {std::move(ids), 0, {}};
     for (uint32_t first = 0; first < capacity; first += size) {
-      CHECK(used_ < model_.info().kv_groups[0].block_count, "the test's KV cache is too small");
+      for (const KvGroupInfo& group : model_.info().kv_groups)
+        CHECK(used_ < group.block_count, "the test's KV cache is too small");
       sequence.blocks.push_back(model_.info().kv_groups[0].block_count - ++used_);
     }
     return sequence;
@@ -52,12 +53,14 @@ class ModelRunner {
       slice.row_begin = plan.row_count();
       slice.row_count = rows;
       slice.logits_rows = rows;
-      slice.table_begin.assign(groups, static_cast<uint32_t>(plan.block_tables.size()));
       slice.table_count.assign(groups, static_cast<uint32_t>(sequence->blocks.size()));
+      for (size_t group = 0; group < groups; ++group) {
+        slice.table_begin.push_back(static_cast<uint32_t>(plan.block_tables.size()));
+        for (const BlockId block : sequence->blocks)
+          plan.block_tables.push_back(block + FromTheTop(group));
+      }
       const auto from = sequence->ids.begin() + sequence->computed;
       plan.tokens.insert(plan.tokens.end(), from, from + rows);
-      plan.block_tables.insert(plan.block_tables.end(), sequence->blocks.begin(),
-                               sequence->blocks.end());
       plan.slices.push_back(slice);
       sequence->computed += rows;
     }
@@ -90,6 +93,12 @@ class ModelRunner {
   }
 
  private:
+  // What makes a block of group 0 one that is as far from the top of `group`, which may have fewer.
+  BlockId FromTheTop(size_t group) const {
+    const auto& groups = model_.info().kv_groups;
+    return groups[group].block_count - groups[0].block_count;  // of unsigned numbers
+  }
+
   Model& model_;
   uint32_t used_ = 0;
   uint64_t plans_ = 0;

@@ -129,6 +129,23 @@ TEST(ShardedModelTest, ReplicatedKeyValueHeadsGiveTheWholesBits) {
   ExpectWholesBits(checkpoint, Options(ActivationFormat::kInt8), {{2, 1}, {4, 1}, {8, 2}}, 3, 20);
 }
 
+// Layers with a window have fewer blocks than those without; how many changes no bit.
+TEST(ShardedModelTest, LayersWithAndWithoutAWindowGiveTheWholesBits) {
+  const auto checkpoint = std::make_shared<RandomCheckpoint>(
+      RandomModelShape{.hidden = 64, .layers = 4, .query_heads = 4, .kv_heads = 2, .ffn = 128});
+  for (const size_t layer : {0U, 2U, 3U}) checkpoint->config().layers[layer].window_tokens = 20;
+  EngineOptions options = Options(ActivationFormat::kInt8);
+  options.batch.sequences_max = 2;
+  ExpectWholesBits(checkpoint, options, {{2, 1}, {1, 3}, {2, 2}}, 2, 80);
+  const auto few = Whole(checkpoint, options);
+  ASSERT_EQ(few->info().kv_groups.size(), 2U);
+  EXPECT_LT(few->info().kv_groups[0].block_count, few->info().kv_groups[1].block_count);
+  options.batch.sequences_max = 1000;
+  const auto many = Whole(checkpoint, options);
+  EXPECT_EQ(many->info().kv_groups[0].block_count, many->info().kv_groups[1].block_count);
+  EXPECT_TRUE(SameBits(Play(*few, 2, 80), Play(*many, 2, 80)));
+}
+
 // What a large model is cut like, in small: four stages of many layers, quantised, tied and untied.
 TEST(ShardedModelTest, DeepNarrowModelGivesTheWholesBitsThroughFourStages) {
   for (const bool tied : {true, false}) {

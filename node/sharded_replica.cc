@@ -80,6 +80,8 @@ std::string LeaderEndpoint(const ClusterConfig& config, const ReplicaEntry& repl
   const NodeEntry* leader = FindNode(config, LeaderOf(replica));
   CHECK(leader != nullptr, "checked with the config");
   std::string endpoint = RanksEndpoint(config, replica);
+  // Listened on without keys.
+  if (IsLoopbackEndpoint(endpoint)) return endpoint;
   // An address that means all of the leader's is none to connect to.
   for (const std::string any : {"tcp://0.0.0.0:", "tcp://*:"}) {
     if (endpoint.starts_with(any)) {

@@ -36,7 +36,9 @@ Status SecureWires(const ClusterConfig& config, WireContext& context) {
 }
 
 std::string ConnectEndpoint(const SchedulerEntry& scheduler) {
-  return WithServerKey(scheduler.rpc, scheduler.public_key);
+  // Loopback addresses are listened on without keys.
+  return IsLoopbackEndpoint(scheduler.rpc) ? scheduler.rpc
+                                           : WithServerKey(scheduler.rpc, scheduler.public_key);
 }
 
 }  // namespace muselet

@@ -15,7 +15,8 @@ namespace muselet {
 // of front_end_keys_file too. Faults name the file.
 Status SecureWires(const ClusterConfig& config, WireContext& context);
 
-// Where nodes and gateways connect to the scheduler: its rpc, with its public key if it has one.
+// Where nodes and gateways connect to the scheduler: its rpc, with its public key if it has one
+// and the rpc is no loopback address (those are plain).
 std::string ConnectEndpoint(const SchedulerEntry& scheduler);
 
 }  // namespace muselet

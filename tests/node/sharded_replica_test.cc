@@ -7,6 +7,7 @@
 #include <string>
 
 #include "node/cpu/thread_pool.h"
+#include "node/wire_security.h"
 
 namespace muselet {
 namespace {
@@ -43,6 +44,19 @@ TEST(ShardedReplica, RanksOfOtherHostsAreToldTheLeadersOwnAddressAndKey) {
             "tcp://10.0.0.2:5560#" + std::string(40, 'k'));
   config.nodes[0].ranks = "tcp://10.0.0.9:5560";
   EXPECT_THAT(LeaderEndpoint(config, config.replicas[0]), HasSubstr("tcp://10.0.0.9:5560#"));
+}
+
+TEST(ShardedReplica, NobodyIsToldAKeyForLoopbackWhichIsPlain) {
+  ClusterConfig config = TwoHosts();
+  config.nodes[0].public_key = std::string(40, 'k');
+  config.nodes[0].ranks = "tcp://127.0.0.1:5560";
+  EXPECT_EQ(LeaderEndpoint(config, config.replicas[0]), "tcp://127.0.0.1:5560");
+  SchedulerEntry scheduler;
+  scheduler.rpc = "tcp://127.0.0.1:5555";
+  scheduler.public_key = std::string(40, 'k');
+  EXPECT_EQ(ConnectEndpoint(scheduler), "tcp://127.0.0.1:5555");
+  scheduler.rpc = "tcp://10.0.0.1:5555";
+  EXPECT_EQ(ConnectEndpoint(scheduler), "tcp://10.0.0.1:5555#" + scheduler.public_key);
 }
 
 TEST(ShardedReplica, EachNodeStartsTheRanksOfItsOwnDevices) {

@@ -1,9 +1,13 @@
 // Four ranks as threads: two stages of two, on one node or on two.
 #include "node/rank/epoch_links.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 
 #include <array>
+#include <cstring>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -70,6 +74,33 @@ TEST(EpochLinks, JoinsRanksOfOneNodeBySharedMemoryAndOthersByGloo) {
   EXPECT_EQ(Transport(last.previous), "gloo");
   EXPECT_EQ(last.previous->rank(), 1U);
   EXPECT_EQ(Transport(last.next), "none");
+}
+
+// The other rank gave an address and never connects: the member with the lower address waits.
+TEST(EpochLinks, AnAbortReachesAGroupThatIsHalfMade) {
+  RankForm form;
+  form.places = {{"n0", "127.0.0.1"}, {"n1", "127.9.9.9"}};
+  std::promise<void> told;
+  EpochLinks* links = nullptr;
+  EpochLinks rank(7, [&](const std::string& key, std::string value) {
+    ASSERT_EQ(key, "edge-0-0/gloo/0-1");
+    sockaddr_in address = {};
+    ASSERT_GT(value.size(), 16 + sizeof(address));  // a token before it
+    std::memcpy(&address, value.data() + 16, sizeof(address));
+    ASSERT_EQ(inet_pton(AF_INET, "127.9.9.9", &address.sin_addr), 1);
+    std::memcpy(value.data() + 16, &address, sizeof(address));
+    links->OnValue("edge-0-0/gloo/1-0", value);
+    told.set_value();
+  });
+  links = &rank;
+  auto made = std::async(std::launch::async, [&] { return rank.Make(form, {0, 1, 2}, In(100)); });
+  told.get_future().wait();
+  const int64_t begin_us = Clock::Real().NowUs();
+  rank.Abort("a rank was lost");
+  const Status status = made.get();
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_NE(status.message().find("a rank was lost"), std::string::npos) << status.message();
+  EXPECT_LT(Clock::Real().NowUs() - begin_us, 1'500'000) << "well before a rank ends itself";
 }
 
 TEST(EpochLinks, JoinsEachRankToItsOwnOfTheNextStage) {

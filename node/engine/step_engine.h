@@ -36,7 +36,9 @@ struct StepWork {
   // again from the tokens that are known (a rank was lost).
   bool state_lost = false;
   StepResult result;
-  int64_t step_us = 0;  // how long it computed
+  // How long it computed. With state_lost: so long, and it did not end; 0 if that is not known, or
+  // has nothing to do with the step (a process died).
+  int64_t step_us = 0;
 };
 
 class StepEngine {

@@ -151,7 +151,7 @@ void StepLoop::Finish(WorkPointer work) {
   // Of a state that was lost: the batcher has dropped the plan.
   const bool dropped = work->state_epoch != state_epoch_ || batcher_.outstanding_count() == 0;
   if (!dropped && work->state_lost) {
-    StartAgain(work->fault);
+    StartAgain(work->fault, work->step_us);
   } else if (!dropped) {
     CommitOrFail(*work);
   }
@@ -173,19 +173,19 @@ void StepLoop::CommitOrFail(const StepWork& work) {
   }
 }
 
-void StepLoop::StartAgain(const Status& reason) {
+void StepLoop::StartAgain(const Status& reason, int64_t lost_us) {
   if (batcher_.running_count() > 0) {
     LogWarn("what runs starts again: its state was lost",
             {{"sequences", batcher_.running_count()}, {"reason", reason.ToString()}});
   }
-  batcher_.Reset();
+  batcher_.Reset(lost_us);
   predicted_us_.clear();
 }
 
 bool StepLoop::EngineTakesPlans() {
   const uint64_t epoch = engine_->state_epoch();
   if (std::exchange(state_epoch_, epoch) != epoch) {
-    StartAgain(Unavailable("ranks were lost"));
+    StartAgain(Unavailable("ranks were lost"), /*lost_us=*/0);
   }
   if (engine_->available()) return true;
   batcher_.ExpireDeadlines(clock_.NowUs());
@@ -239,6 +239,7 @@ bool StepLoop::MakePlan() {
   }
   work->state_epoch = state_epoch_;
   work->state_lost = false;
+  work->step_us = 0;
   work->fault = OkStatus();
   FillStarts(work.get());
   CountPlan(work->plan);

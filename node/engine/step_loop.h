@@ -91,7 +91,7 @@ class StepLoop {
   void CommitOrFail(const StepWork& work);
   // False: not now, and nothing is outstanding of a state that was lost.
   bool EngineTakesPlans();
-  void StartAgain(const Status& reason);
+  void StartAgain(const Status& reason, int64_t lost_us);
   // Makes plans until enough are outstanding, or there is nothing more to plan now.
   void PlanAhead();
   void PlanGroups();

@@ -16,8 +16,9 @@
 // than kPrefillShareMin of its time or not a single row; none at all beyond step_max_us, unless one
 // row alone is.
 //
-// Before any prefill has been measured a plan has kFirstPrefillRowsMax rows of it at most: how long
-// they take is a guess, which may be wrong by as much as models and machines differ.
+// Before any prefill has been measured how long it takes is a guess, which may be wrong by as much
+// as models and machines differ: a plan has no more of it than is guessed to last step_max_us /
+// kGuessFactor.
 //
 // Outstanding plans: Plan may be called again before Commit. A sequence stands in at most two of
 // them, the second one step ahead with kTokenFromEarlierPlan for the token not yet known. Plans
@@ -106,7 +107,7 @@ class Batcher {
   // take is the measure of what prefill may add, and would not be known any more (contexts grow,
   // machines slow down); what they take longer would be laid to prefill, which would starve.
   static constexpr uint32_t kMixedInARowMax = 16;
-  static constexpr uint32_t kFirstPrefillRowsMax = 32;
+  static constexpr int64_t kGuessFactor = 14;  // 31 rows by default
   // Rows of a step that belong to sequences that want prompt logprobs, all together: each of them
   // needs a row of logits.
   static constexpr uint32_t kPromptLogprobRowsMax = 32;

@@ -206,18 +206,15 @@ int64_t Batcher::PrefillLimitUs(double decodes_us) const {
 
 // How much prefill the next plan takes, so that the other groups get as much.
 uint32_t Batcher::PrefillRowsMax() const {
-  const uint32_t step_max = prefill_measured_
-                                ? options_.step_tokens_max
-                                : std::min(kFirstPrefillRowsMax, options_.step_tokens_max);
-  if (!grouped()) return step_max;
+  if (!grouped()) return options_.step_tokens_max;
   uint64_t rows = 0;
   for (const auto& [serial, sequence] : waiting_) rows += sequence->token_count();
   for (const Sequence* sequence : running_) {
     if (sequence->prefilling()) rows += sequence->prefill_end - sequence->planned;
   }
   const uint64_t share = (rows + PlansToCome() - 1) / PlansToCome();
-  return static_cast<uint32_t>(
-      std::clamp<uint64_t>(share, std::min(kGroupPrefillRowsMin, step_max), step_max));
+  return static_cast<uint32_t>(std::clamp<uint64_t>(
+      share, std::min(kGroupPrefillRowsMin, options_.step_tokens_max), options_.step_tokens_max));
 }
 
 void Batcher::PlanPrefill(Draft& draft, int64_t now_us) {
@@ -326,7 +323,8 @@ uint32_t Batcher::RowsLeft(const Draft& draft, const Sequence& sequence, uint32_
         .RowsWithin(static_cast<double>(limit_us) - DecodesUs(draft.record), draft.record.prefill,
                     sequence.planned, rows);
   };
-  uint32_t rows = within(options_.step_max_us, row_max);
+  const int64_t guess_factor = prefill_measured_ ? 1 : kGuessFactor;
+  uint32_t rows = within(options_.step_max_us / guess_factor, row_max);
   if (draft.beside_decodes) {
     const uint32_t assured = draft.prefill_rows == 0 ? 1 : 0;
     rows = std::min(rows, std::max(within(draft.prefill_limit_us, row_max), assured));

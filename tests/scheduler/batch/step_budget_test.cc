@@ -217,7 +217,7 @@ TEST(StepBudget, BeforeAnyPrefillWasMeasuredAStepHasLittleOfIt) {
   Player player{{2'000, 100'000}, /*warm=*/false};
   for (uint64_t number = 1; number <= 8; ++number) player.Admit(number, 100);
   player.Step();
-  EXPECT_EQ(player.last_rows().prefill, Batcher::kFirstPrefillRowsMax);
+  EXPECT_EQ(player.last_rows().prefill, 31U);
   player.Step();
   EXPECT_LE(player.last_step_us(), BatchOptions().step_max_us);
 }

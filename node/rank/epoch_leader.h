@@ -16,7 +16,8 @@
 //     Messages that carry another number change nothing; a number not yet given is nonsense.
 //   - A Join that does not fit is answered Refused, with both values. A second process for a rank
 //     waits until the first is lost, and is refused once that one shows that it lives.
-//   - Whoever is no rank may say anything: at most one short answer goes back to each Join.
+//   - Whoever is no rank may say anything: at most one short answer goes back to each Join, or to
+//     each message of another version of this wire.
 //
 // The owner sends what it is told to, in order, and reports each Send that failed by OnUnreachable.
 // One owner, no locks.
@@ -94,6 +95,8 @@ class EpochLeader {
   EpochOutput OnMessage(const std::string& peer, RankMessage message, int64_t now_us);
   // What the peer sent is no message.
   EpochOutput OnMalformed(const std::string& peer, const std::string& reason, int64_t now_us);
+  // What the peer sent has another version of this wire: it is refused.
+  EpochOutput OnOtherVersion(const std::string& peer, const std::string& reason, int64_t now_us);
   // Some connection broke, nobody knows whose: asks all, so that a Send to the broken one fails.
   EpochOutput OnDisconnect() const;
   // A Send failed.
@@ -148,6 +151,7 @@ class EpochLeader {
                 EpochOutput& out);
   void Refuse(const std::string& peer, const RankJoin& join, const std::string& reason,
               int64_t now_us, EpochOutput& out);
+  void TellRefusal(std::string text, int64_t now_us, EpochOutput& out);
   void FormIfComplete(int64_t now_us, EpochOutput& out);
   void On(Member& member, RankPut put, int64_t now_us, EpochOutput& out);
   void On(Member& member, const RankReady& ready, int64_t now_us, EpochOutput& out);

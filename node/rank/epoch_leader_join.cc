@@ -64,6 +64,21 @@ void EpochLeader::Refuse(const std::string& peer, const RankJoin& join, const st
                            join.host + ", pid " + std::to_string(join.pid) + ") of replica " +
                            join.replica + " is refused: " + reason;
   out.send.push_back({{peer}, RankRefused{join.session, text}});
+  TellRefusal(text, now_us, out);
+}
+
+EpochOutput EpochLeader::OnOtherVersion(const std::string& peer, const std::string& reason,
+                                        int64_t now_us) {
+  if (Find(peer) != nullptr) return OnMalformed(peer, reason, now_us);
+  EpochOutput out;
+  const std::string text = "a rank is refused by the leader of " + plan_.replica + ": " + reason;
+  // It cannot read this, but sees that it is of another version.
+  out.send.push_back({{peer}, RankRefused{0, text}});
+  TellRefusal(text, now_us, out);
+  return out;
+}
+
+void EpochLeader::TellRefusal(std::string text, int64_t now_us, EpochOutput& out) {
   if (now_us - refusals_since_us_ >= kRefusalsWindowUs) {
     refusals_since_us_ = now_us;
     refusals_told_ = 0;
@@ -71,7 +86,7 @@ void EpochLeader::Refuse(const std::string& peer, const RankJoin& join, const st
   if (refusals_told_++ >= kRefusalsToldMax) return;
   EpochEvent& event = out.events.emplace_back();
   event.kind = EpochEvent::Kind::kRefused;
-  event.text = text;
+  event.text = std::move(text);
 }
 
 // A second process for a rank that has one. Which of them is dead shows within a heartbeat.

@@ -75,6 +75,13 @@ MemberOutput EpochMember::OnMalformed(const std::string& reason, int64_t now_us)
   return out;
 }
 
+MemberOutput EpochMember::OnOtherVersion(const std::string& reason, int64_t now_us) {
+  if (state_ != State::kJoining) return OnMalformed(reason, now_us);
+  MemberOutput out;
+  Exit("the leader at " + leader_ + " is of another release: " + reason, /*refused=*/true, out);
+  return out;
+}
+
 MemberOutput EpochMember::OnConnection(bool connected, int64_t now_us) {
   MemberOutput out;
   if (connected) {

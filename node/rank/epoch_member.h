@@ -65,6 +65,8 @@ class EpochMember {
   MemberOutput OnMessage(RankMessage message, int64_t now_us);
   // What came is no message: this end and that one do not understand each other.
   MemberOutput OnMalformed(const std::string& reason, int64_t now_us);
+  // What came has another version of this wire: without an epoch the rank exits as one refused.
+  MemberOutput OnOtherVersion(const std::string& reason, int64_t now_us);
   // Of the RawDealer.
   MemberOutput OnConnection(bool connected, int64_t now_us);
   // Every EpochTickUs.

@@ -24,6 +24,8 @@ namespace {
 using boost::asio::posix::stream_descriptor;
 
 constexpr int64_t kPollMaxMs = 1000;
+// From SIGKILL to the end: a process that waits for its disk or device may take for ever.
+constexpr std::chrono::seconds kKilledMost{2};
 constexpr int64_t kNoChildrenUs = 3'600'000'000;  // nothing to look after
 
 // Waits until the process has ended, or the deadline is over.
@@ -189,8 +191,9 @@ void RankChildren::OnEnd(const std::shared_ptr<Watched>& child) {
 
 void RankChildren::OnDeath(const std::shared_ptr<Watched>& child, const RankDeath& death) {
   const int64_t now_us = loop_.NowUs();
+  const bool worked = child->state == RankChildState::kJoined;
   const RestartPolicy::Decision decision =
-      child->policy.OnDeath(death, WithoutNumber(child->reason, child->pid), now_us);
+      child->policy.OnDeath(death, WithoutNumber(child->reason, child->pid), worked, now_us);
   child->state = decision.quarantined ? RankChildState::kQuarantined : RankChildState::kDead;
   ++child->deaths;
   if (options_.on_death) options_.on_death(death.cause);
@@ -243,7 +246,9 @@ void RankChildren::Stop() {
     if (!AwaitEnd(process, deadline)) {
       LogWarn("a rank did not end when it was asked to, and is killed", child->Fields());
       kill(child->pid, SIGKILL);
-      AwaitEnd(process, std::chrono::steady_clock::time_point::max());
+      if (!AwaitEnd(process, std::chrono::steady_clock::now() + kKilledMost)) {
+        LogError("a rank that was killed has not ended, and is left behind", child->Fields());
+      }
     }
     Reap(process);
     child->pid = 0;

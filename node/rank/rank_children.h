@@ -67,7 +67,8 @@ class RankChildren {
 
   // Starts a rank and keeps it running.
   void Add(RankChildSpec spec);
-  // Ends all of them: SIGTERM, after a while SIGKILL. Returns when none is left. Idempotent.
+  // Ends all of them: SIGTERM, after a while SIGKILL. Returns when none is left, except those that
+  // not even that ends soon: they are logged. Idempotent.
   void Stop();
 
   bool empty() const { return children_.empty(); }

@@ -110,9 +110,9 @@ Result<RankMessage> DecodeRankMessage(std::string_view bytes, const RankLimits& 
                            " bytes that are no message of this wire");
   }
   if (proto->version() != kRankProtocolVersion) {
-    return InvalidArgument("rank message: wire version " + std::to_string(proto->version()) +
-                           ", this process speaks " + std::to_string(kRankProtocolVersion) +
-                           ": run the same release everywhere");
+    return PermissionDenied("rank message: wire version " + std::to_string(proto->version()) +
+                            ", this process speaks " + std::to_string(kRankProtocolVersion) +
+                            ": run the same release everywhere");
   }
   return DecodeArm(*proto, limits);
 }

@@ -32,8 +32,8 @@ RankLimits RankLimitsOf(const ModelInfo& info, uint32_t slots, uint32_t rows_max
 std::string EncodeRankMessage(const RankMessage& message);
 
 // kInvalidArgument naming the field for bytes that are larger than message_bytes_max (checked
-// before they are parsed), are no rank message, have another version, or hold what is out of
-// bounds.
+// before they are parsed), are no rank message, or hold what is out of bounds. kPermissionDenied
+// naming both versions for a message of another version of this wire.
 Result<RankMessage> DecodeRankMessage(std::string_view bytes, const RankLimits& limits);
 
 }  // namespace muselet

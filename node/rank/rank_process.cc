@@ -143,6 +143,9 @@ class RankProcess {
 
   void OnFrame(const std::string& body) {
     Result<RankMessage> message = DecodeRankMessage(body, limits_);
+    if (message.status().code() == StatusCode::kPermissionDenied) {
+      return Apply(member_->OnOtherVersion(message.status().message(), loop_.NowUs()));
+    }
     Apply(message.ok() ? member_->OnMessage(std::move(*message), loop_.NowUs())
                        : member_->OnMalformed(message.status().message(), loop_.NowUs()));
   }

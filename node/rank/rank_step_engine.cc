@@ -1,5 +1,6 @@
 #include "node/rank/rank_step_engine.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <deque>
@@ -127,6 +128,7 @@ class SocketRankEngine final : public RankStepEngine {
   struct Pending {
     WorkPointer work;
     bool sent = false;  // else it is over, and waits for those before it
+    int64_t sent_us = 0;
   };
 
   // Some connection broke. ZeroMQ may go on taking messages for it for a moment.
@@ -142,6 +144,9 @@ class SocketRankEngine final : public RankStepEngine {
   void OnBytes(const std::string& peer, const std::string& bytes) {
     Result<RankMessage> message = DecodeRankMessage(bytes, limits_);
     if (message.ok()) return Deliver(leader_.OnMessage(peer, *std::move(message), loop_.NowUs()));
+    if (message.status().code() == StatusCode::kPermissionDenied) {
+      return Deliver(leader_.OnOtherVersion(peer, message.status().message(), loop_.NowUs()));
+    }
     if (std::has_single_bit(++malformed_)) {
       LogWarn("ignored a malformed message at the leader of a replica",
               {{"replica", options_.replica},
@@ -161,17 +166,18 @@ class SocketRankEngine final : public RankStepEngine {
     if (const size_t bytes = WireBytesMax(*work); bytes > limits_.message_bytes_max) {
       work->fault = ResourceExhausted("a step of " + std::to_string(bytes) +
                                       " bytes is too large for the wire to the ranks");
-      outstanding_.push_back({std::move(work), false});
+      outstanding_.push_back({std::move(work)});
       return FlushEnded();
     }
-    outstanding_.push_back({std::move(work), true});
+    outstanding_.push_back({std::move(work), true, loop_.NowUs()});
     const StepWork& sent = *outstanding_.back().work;
     Deliver(leader_.Submit(sent.plan, sent.starts, loop_.NowUs()));
   }
 
-  void GiveBackLost(WorkPointer work, const std::string& reason) {
+  void GiveBackLost(WorkPointer work, const std::string& reason, int64_t lost_us = 0) {
     work->fault = Unavailable(reason);
     work->state_lost = true;
+    work->step_us = lost_us;
     work->result.slices.clear();
     GiveBack(std::move(work));
   }
@@ -260,8 +266,17 @@ class SocketRankEngine final : public RankStepEngine {
     pending.work->fault = std::move(done.fault);
     pending.work->result = std::move(done.result);
     pending.work->step_us = done.step_us;
+    last_done_us_ = loop_.NowUs();
     GiveBack(std::move(pending.work));
     FlushEnded();
+  }
+
+  // Where the ranks gave the step up. Whoever died or went silent says nothing of how long it
+  // takes.
+  int64_t OldestComputedUs(RankLoss loss) const {
+    const bool given_up = loss == RankLoss::kNoProgress || loss == RankLoss::kFault;
+    if (!given_up || outstanding_.empty() || !outstanding_.front().sent) return 0;
+    return loop_.NowUs() - std::max(outstanding_.front().sent_us, last_done_us_);
   }
 
   void OnLost(const EpochEvent& event) {
@@ -273,10 +288,12 @@ class SocketRankEngine final : public RankStepEngine {
     const auto kind = static_cast<size_t>(event.loss);
     if (kind < metrics_.losses.size()) metrics_.losses[kind].Increment();
     if (!event.was_formed) return;
+    int64_t lost_us = OldestComputedUs(event.loss);
     available_ = false;
     ++state_epoch_;
     std::deque<Pending> lost = std::exchange(outstanding_, {});
-    for (Pending& pending : lost) GiveBackLost(std::move(pending.work), event.text);
+    for (Pending& pending : lost)
+      GiveBackLost(std::move(pending.work), event.text, std::exchange(lost_us, 0));
     if (handlers_.availability) handlers_.availability();
   }
 
@@ -293,6 +310,7 @@ class SocketRankEngine final : public RankStepEngine {
   uint32_t probes_left_ = 0;
   Handlers handlers_;
   std::deque<Pending> outstanding_;  // oldest first
+  int64_t last_done_us_ = 0;
   uint64_t malformed_ = 0;
 
   std::atomic<bool> available_ = false;

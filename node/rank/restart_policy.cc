@@ -58,7 +58,7 @@ RankDeath DescribeDeath(bool exited, int code_or_signal) {
 }
 
 RestartPolicy::Decision RestartPolicy::OnDeath(const RankDeath& death, const std::string& reason,
-                                               int64_t now_us) {
+                                               bool worked, int64_t now_us) {
   if (now_us - started_us_ >= options_.calm_us) {
     pause_us_ = 0;
     last_told_.clear();
@@ -68,7 +68,7 @@ RestartPolicy::Decision RestartPolicy::OnDeath(const RankDeath& death, const std
   const bool kill = death.cause == RankDeath::Cause::kOutside;
   decision.repeated = !kill && told == last_told_;
   last_told_ = told;
-  if (InQuarantine(death, now_us)) {
+  if (worked && InQuarantine(death, now_us)) {
     pause_us_ = 0;
     decision.quarantined = true;
     decision.repeated = false;

@@ -2,9 +2,10 @@
 // it died, and is told when to try again.
 //
 // A dead rank comes back after a pause that doubles with each death and is short again after a calm
-// minute. Deaths of its own doing (a fatal signal, a fault of the device or of the model) within a
-// minute of each other send it into quarantine: something is broken that another start does not
-// mend. Kills from outside never do.
+// minute. Deaths of its own doing (a fatal signal, a fault of the device or of the model) while it
+// works, within a minute of each other, send it into quarantine: something is broken that another
+// start does not mend. Kills from outside never do, nor deaths while it loads or forms an epoch:
+// what it takes from others then may be the reason.
 //
 // Not thread-safe.
 #pragma once
@@ -23,7 +24,7 @@ inline constexpr int kRankExitStuck = 5;  // an abort did not end in time: only 
 
 struct RankDeath {
   enum class Cause : uint8_t {
-    kOwnFault,  // counts towards quarantine
+    kOwnFault,  // counts towards quarantine, if it worked
     kOutside,   // a kill that the supervisor did not send, or an end that nobody asked for
     kHung,      // killed by the supervisor for its silence, or by itself for a step that hangs
     kRefused,   // by the leader
@@ -60,8 +61,8 @@ class RestartPolicy {
   };
   // Its process runs since `now_us`.
   void OnStart(int64_t now_us) { started_us_ = now_us; }
-  // REQUIRES: OnStart was called since the last death.
-  Decision OnDeath(const RankDeath& death, const std::string& reason, int64_t now_us);
+  // `worked`: it was in an epoch. REQUIRES: OnStart was called since the last death.
+  Decision OnDeath(const RankDeath& death, const std::string& reason, bool worked, int64_t now_us);
 
  private:
   bool InQuarantine(const RankDeath& death, int64_t now_us);

@@ -370,6 +370,12 @@ TEST_F(EpochLeaderTest, IgnoresStrangersButTellsThemThatTheirEpochIsOver) {
     EXPECT_TRUE(out.send.empty() && out.events.empty());
   }
   EXPECT_TRUE(leader_.OnMalformed("stranger", "noise", now_us_).events.empty());
+  const EpochOutput refused = leader_.OnOtherVersion("stranger", "wire version 2, not 1", now_us_);
+  const auto* answer = Sent<RankRefused>(refused, "stranger");
+  ASSERT_NE(answer, nullptr);
+  EXPECT_NE(answer->reason.find("version 2, not 1"), std::string::npos);
+  ASSERT_EQ(refused.events.size(), 1U);
+  EXPECT_EQ(refused.events[0].kind, EpochEvent::Kind::kRefused);
   EXPECT_TRUE(leader_.OnUnreachable("stranger", "gone", now_us_).events.empty());
   const EpochOutput out = leader_.OnMessage("stranger", RankAlive{1, 0, 0}, now_us_);
   EXPECT_NE(Sent<RankAbort>(out, "stranger"), nullptr);

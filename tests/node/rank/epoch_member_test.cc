@@ -193,6 +193,19 @@ TEST_F(EpochMemberTest, EndsTheEpochOfALeaderThatItDoesNotUnderstand) {
   ExpectEnd(member_.OnMalformed("a slot that is not there", now_us_), /*told=*/true, "a slot");
 }
 
+TEST_F(EpochMemberTest, ExitsWhereTheLeaderHasAnotherVersionOfTheWire) {
+  const MemberOutput out = member_.OnOtherVersion("wire version 2, this has 1", now_us_);
+  ASSERT_EQ(out.events.size(), 1U);
+  EXPECT_EQ(out.events[0].kind, Kind::kExit);
+  EXPECT_TRUE(out.events[0].refused);
+  EXPECT_NE(out.events[0].text.find("wire version 2"), std::string::npos);
+}
+
+TEST_F(EpochMemberTest, EndsAnEpochBeforeItExitsForAnotherVersion) {
+  Run(1);
+  ExpectEnd(member_.OnOtherVersion("wire version 2", now_us_), /*told=*/true, "version 2");
+}
+
 TEST_F(EpochMemberTest, RefusesALeaderWithAnotherNumberOfRanks) {
   RankForm form = FormOf(1, 1);
   form.places.pop_back();

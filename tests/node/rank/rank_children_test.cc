@@ -30,7 +30,8 @@ case $3 in
     echo "$5 $7" | cat - "${10}" >"$0.told" 2>&1
     ls /proc/self/fd | wc -l >>"$0.told"
     exec cat >/dev/null <&3 ;;
-  crashes) kill -SEGV $$ ;;
+  crashes) printf J >&3; kill -SEGV $$ ;;
+  aborts) kill -ABRT $$ ;;
   refused) printf "Wpid $$ has another model" >&3; exit 3 ;;
   stubborn) trap '' TERM; printf J >&3; exec cat >/dev/null <&3 ;;
 esac
@@ -115,6 +116,14 @@ TEST_F(RankChildrenTest, QuarantinesARankThatCrashesAgainAndAgain) {
   EXPECT_EQ(children.Children()[0].deaths, 3U);
   EXPECT_NE(children.Ready().message().find("quarantine"), std::string::npos);
   EXPECT_NE(children.Ready().message().find("SIGSEGV"), std::string::npos);
+}
+
+TEST_F(RankChildrenTest, StartsARankAgainThatDiesBeforeItHasJoined) {
+  RankChildren children(loop_, options_);
+  children.Add(Rank("aborts"));
+  EXPECT_TRUE(Until([&] { return children.Children()[0].deaths >= 5; }));
+  EXPECT_NE(children.Children()[0].state, State::kQuarantined);
+  EXPECT_NE(children.Ready().message().find("SIGABRT"), std::string::npos);
 }
 
 TEST_F(RankChildrenTest, RepeatsTheLastWordsOfARankThatIsRefused) {

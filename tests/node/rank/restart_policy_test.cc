@@ -18,7 +18,7 @@ class Rank {
   int64_t Die(const RankDeath& death, int64_t lived_us, const std::string& reason = "") {
     policy_.OnStart(now_us_);
     now_us_ += lived_us;
-    last_ = policy_.OnDeath(death, reason, now_us_);
+    last_ = policy_.OnDeath(death, reason, /*worked=*/true, now_us_);
     const int64_t pause_us = last_.start_us - now_us_;
     now_us_ = last_.start_us;
     return pause_us;

@@ -48,6 +48,7 @@ EpochTiming EpochTimingOf(const EngineOptions& engine) {
   EpochTiming timing;
   timing.join_timeout_us = engine.ranks.join_timeout_us;
   timing.silence_us = engine.ranks.silence_timeout_us;
+  timing.step_timeout_min_us = engine.ranks.silence_timeout_us;
   timing.teardown_timeout_us = kTearDownUs;
   return timing;
 }

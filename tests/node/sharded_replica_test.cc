@@ -99,6 +99,15 @@ TEST(ShardedReplica, ARankIsSetUpFromTheConfigOfItsNode) {
   EXPECT_THAT(options->load().status().message(), HasSubstr("/models/m.gguf"));
 }
 
+TEST(ShardedReplica, TheSilenceTimeoutIsAlsoTheLeastTimeoutOfAStep) {
+  EngineOptions engine;
+  engine.ranks.silence_timeout_us = 700'000;
+  const EpochTiming timing = EpochTimingOf(engine);
+  EXPECT_EQ(timing.silence_us, 700'000);
+  EXPECT_EQ(StepTimeoutUs(timing, 1'000), 700'000);
+  EXPECT_EQ(StepTimeoutUs(timing, 1'000'000), 8'000'000);
+}
+
 TEST(ShardedReplica, ARankThatTheConfigDoesNotHaveIsRefused) {
   const ClusterConfig config = TwoHosts();
   EXPECT_EQ(RankOptionsOf(config, {"r9", 0, "l", false}).status().code(), StatusCode::kNotFound);

@@ -1,4 +1,5 @@
 """Real processes for the end-to-end tests: servers on ports that the system chooses, stopped by their process id."""
+import ctypes
 import json
 import os
 import pathlib
@@ -17,12 +18,18 @@ MODEL = ROOT / "build" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_ID = "smollm2"
 
 
+def _end_with_parent():
+    """What a failed test leaves running ends with the tests."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Process:
     """A muselet process whose log lines (JSON, on stderr) can be waited for."""
 
     def __init__(self, *arguments, prefix=()):
         self.child = subprocess.Popen([*prefix, str(MUSELET), *map(str, arguments)], stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                      preexec_fn=_end_with_parent)
         self.lines = []
         self.output = []
         self._events = queue.Queue()

@@ -174,14 +174,14 @@ class TwoNodes:
         wait_until(lambda: ready(self.http), "both nodes are ready")
         return self
 
-    def config(self, path, rendezvous, model=MODEL):
+    def config(self, path, rendezvous, model=MODEL, **sections):
         nodes = [{"name": "n0", "devices": ["cpu:0"], "ranks": f"tcp://127.0.0.1:{rendezvous}"},
                  {"name": "n1", "devices": ["cpu:0"]}]
         return write_config(path, models=[{"id": MODEL_ID, "path": str(model)}],
                             gateways=[{"name": "g0", "http": self.http}],
                             schedulers=[{"name": "s0", "rpc": self.scheduler}], nodes=nodes,
                             replicas=[{"name": "r0", "model": MODEL_ID, "pipeline": 2, "on": ["n0", "n1"]}],
-                            cpu={"threads": 1})
+                            cpu={"threads": 1}, **sections)
 
     def ranks(self):
         return {**rank_pids(self.processes["n0"].child.pid), **rank_pids(self.processes["n1"].child.pid)}
@@ -240,8 +240,9 @@ def test_a_follower_without_a_leader_says_whom_it_waits_for_and_stops_in_order(t
     nodes = TwoNodes.__new__(TwoNodes)
     nodes.http, nodes.scheduler = "127.0.0.1:1", f"tcp://127.0.0.1:{free_port()}"
     port = free_port()
-    follower = Process("run", "--config", nodes.config(tmp_path / "follower.yaml", port), "--name", "n1")
-    wait_until(lambda: any(f"127.0.0.1:{port}" in line and "rank" in line for line in follower.lines), "a line")
+    config = nodes.config(tmp_path / "follower.yaml", port, ranks={"join_timeout": "2s"})
+    follower = Process("run", "--config", config, "--name", "n1")
+    wait_until(lambda: any(f"127.0.0.1:{port} does not answer" in line for line in follower.lines), "a line")
     ranks = wait_for_ranks(follower.child.pid, 1)
     assert follower.stop() == 0
     wait_until_gone(ranks.values())

@@ -70,7 +70,7 @@ inline void Decode(const PanelBlockQ6K& block, float* out) {
 }
 
 // Columns [column, column + count) of a panel as f32 [count][8]: in place, or decoded to `buffer`.
-// REQUIRES: column a multiple of 32, count <= 32.
+// REQUIRES: count <= 32; of quantised weights, column a multiple of 32.
 inline const float* Columns(const PanelView& weight, uint32_t panel, uint32_t column,
                             uint32_t count, float* buffer) {
   const std::byte* data = weight.data + panel * weight.panel_bytes;

@@ -34,7 +34,7 @@ Result<PlannedModel> Plan(const PlanRequest& request) {
   }
   ShardSpec spec = request.spec;
   const bool choose = request.any_layout && request.device_bytes > 0;
-  if (choose || request.device_bytes > 0)
+  if (request.device_bytes > 0)
     planned.smallest = SmallestThatFits(config, format, planned.memory, request.device_bytes);
   if (choose && !planned.smallest) {
     return ResourceExhausted(

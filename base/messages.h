@@ -3,9 +3,12 @@
 // into protobuf envelopes (comms/proto/wire.proto) and back.
 //
 //   gateway -> scheduler  Hello, Place, Release, Heartbeat, Goodbye
-//   scheduler -> gateway  Welcome, ModelTable, Ticket, Refused, Lost, Unknown, Heartbeat, Goodbye
-//   node -> scheduler     Hello, Report, Goodbye
-//   scheduler -> node     Welcome, Unknown, Heartbeat, Goodbye
+//   scheduler -> gateway  Welcome, ModelTable, Ticket, Refused, Lost, Unknown, Heartbeat, Goodbye,
+//                         Drain
+//   node -> scheduler     Hello, Report, CacheEvents, Goodbye
+//   scheduler -> node     Welcome, Unknown, Heartbeat, Goodbye, Drain
+//   operator -> scheduler Hello, Drain, Goodbye
+//   scheduler -> operator Welcome, Unknown, Heartbeat, DrainAnswer, Goodbye
 //   gateway -> node       Hello, Submit, Cancel, Heartbeat, Goodbye
 //   node -> gateway       Welcome, Tokens, Unknown, Goodbye
 //
@@ -25,9 +28,10 @@
 
 namespace muselet {
 
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 
-enum class Role : uint8_t { kGateway = 0, kScheduler = 1, kNode = 2 };
+// An operator is a command of a person, such as `muselet drain`.
+enum class Role : uint8_t { kGateway = 0, kScheduler = 1, kNode = 2, kOperator = 3 };
 std::string_view RoleName(Role role);
 
 // One replica of a model, as its node announces it.
@@ -90,6 +94,18 @@ struct Place {
   uint32_t max_tokens = 0;     // still to generate, per choice
   int64_t timeout_us = 0;      // time left for the request; 0 = no limit
   std::vector<BlockHash> block_hashes;
+  std::vector<std::string> avoid;  // replicas that must not take it
+  bool alone = false;              // suspect: on a replica that holds nothing else meanwhile
+};
+// What is left of a surface's quotas when an answer is given; a limit of 0 means none.
+struct QuotaState {
+  uint64_t requests_limit = 0;  // a minute
+  uint64_t requests_remaining = 0;
+  int64_t requests_reset_us = 0;  // until all of it is there again
+  uint64_t tokens_limit = 0;      // a minute
+  uint64_t tokens_remaining = 0;
+  int64_t tokens_reset_us = 0;
+  friend bool operator==(const QuotaState&, const QuotaState&) = default;
 };
 struct Ticket {
   RequestId request;
@@ -97,6 +113,7 @@ struct Ticket {
   std::string replica;
   std::string endpoint;
   uint64_t epoch = 0;
+  QuotaState quota;
 };
 struct Refused {
   RequestId request;
@@ -104,6 +121,7 @@ struct Refused {
   StatusCode code = StatusCode::kUnavailable;
   std::string message;
   int64_t retry_after_us = 0;
+  QuotaState quota;
 };
 // The replica that held this attempt is gone: open the next attempt. `suspect` = its process died
 // by its own fault with this request in the plan it died in.
@@ -128,6 +146,7 @@ struct Submit {
   std::string replica;
   std::string surface;
   RequestClass request_class = RequestClass::kInteractive;
+  double share = 1.0;  // the surface's weight among those of its class, > 0
   uint64_t cache_salt = 0;
   int64_t timeout_us = 0;  // 0 = no limit
   std::vector<TokenId> prompt;
@@ -161,6 +180,13 @@ struct Tokens {
   std::vector<TokenUpdate> updates;
 };
 
+// Prompt and generated tokens computed for a surface since the node's process began.
+struct SurfaceTokens {
+  std::string surface;
+  uint64_t tokens = 0;
+  friend bool operator==(const SurfaceTokens&, const SurfaceTokens&) = default;
+};
+
 // The state of one replica, from its step loop, at least every report interval while it lives.
 struct Report {
   std::string replica;
@@ -172,12 +198,41 @@ struct Report {
   uint32_t waiting = 0;
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
-  bool draining = false;  // takes nothing new, for good or for now
+  bool draining = false;           // takes nothing new, for good or for now
   std::vector<SequenceId> active;  // all sequences the replica holds
+  uint64_t prefill_tokens = 0;     // still to be computed before what it holds can all decode
+  double prefill_token_us = 0;     // predicted cost of one of them, in a step of many; 0 = unknown
+  uint32_t schedulers = 0;         // that the node is joined with: quotas are split among them
+  std::vector<SurfaceTokens> served;  // cumulative
 };
 
-using Message = std::variant<Hello, Welcome, Unknown, Goodbye, Heartbeat, ModelTable, Place, Ticket,
-                             Refused, Lost, Release, Submit, Cancel, Tokens, Report>;
+// What changed in a replica's prefix cache, for prefix-aware placement. A scheduler that joins gets
+// the whole content first: messages from `snapshot` on, numbered without a gap. After a gap it says
+// Unknown, and is given a snapshot again. A hash names a prefix (base/block_hash.h).
+struct CacheEvents {
+  std::string replica;
+  uint64_t epoch = 0;
+  uint64_t sequence = 0;  // of this message on its connection, within the epoch
+  bool snapshot = false;  // forget what was known before
+  std::vector<BlockHash> added;
+  std::vector<BlockHash> removed;
+};
+
+// Asks the process of this name to drain: it is not ready, takes nothing new, lets what runs end or
+// move elsewhere within its drain time, and exits with 0. A scheduler hands it on to the one that
+// is called so.
+struct Drain {
+  std::string name;
+};
+struct DrainAnswer {
+  std::string name;
+  bool known = false;  // it was told
+  std::string detail;  // otherwise: who is known
+};
+
+using Message =
+    std::variant<Hello, Welcome, Unknown, Goodbye, Heartbeat, ModelTable, Place, Ticket, Refused,
+                 Lost, Release, Submit, Cancel, Tokens, Report, CacheEvents, Drain, DrainAnswer>;
 // For logs and metrics: "place", "tokens", ...
 std::string_view MessageName(const Message& message);
 

@@ -54,6 +54,12 @@ Result<Message> DecodeMessage(const pb::Envelope& proto) {
       return DecodeBody<Tokens>(proto.tokens());
     case pb::Envelope::kReport:
       return DecodeBody<Report>(proto.report());
+    case pb::Envelope::kCacheEvents:
+      return DecodeBody<CacheEvents>(proto.cache_events());
+    case pb::Envelope::kDrain:
+      return DecodeBody<Drain>(proto.drain());
+    case pb::Envelope::kDrainAnswer:
+      return DecodeBody<DrainAnswer>(proto.drain_answer());
     case pb::Envelope::BODY_NOT_SET:
       break;
   }
@@ -78,6 +84,9 @@ struct BodyWriter {
   void operator()(const Cancel& body) { ToWire(body, *proto.mutable_cancel()); }
   void operator()(const Tokens& body) { ToWire(body, *proto.mutable_tokens()); }
   void operator()(const Report& body) { ToWire(body, *proto.mutable_report()); }
+  void operator()(const CacheEvents& body) { ToWire(body, *proto.mutable_cache_events()); }
+  void operator()(const Drain& body) { ToWire(body, *proto.mutable_drain()); }
+  void operator()(const DrainAnswer& body) { ToWire(body, *proto.mutable_drain_answer()); }
 };
 
 }  // namespace

@@ -28,6 +28,9 @@ void ToWire(const Submit& from, wire::v1::Submit& to);
 void ToWire(const Cancel& from, wire::v1::Cancel& to);
 void ToWire(const Tokens& from, wire::v1::Tokens& to);
 void ToWire(const Report& from, wire::v1::Report& to);
+void ToWire(const CacheEvents& from, wire::v1::CacheEvents& to);
+void ToWire(const Drain& from, wire::v1::Drain& to);
+void ToWire(const DrainAnswer& from, wire::v1::DrainAnswer& to);
 
 Status FromWire(const wire::v1::Hello& from, Hello& to);
 Status FromWire(const wire::v1::Welcome& from, Welcome& to);
@@ -42,5 +45,8 @@ Status FromWire(const wire::v1::Submit& from, Submit& to);
 Status FromWire(const wire::v1::Cancel& from, Cancel& to);
 Status FromWire(const wire::v1::Tokens& from, Tokens& to);
 Status FromWire(const wire::v1::Report& from, Report& to);
+Status FromWire(const wire::v1::CacheEvents& from, CacheEvents& to);
+Status FromWire(const wire::v1::Drain& from, Drain& to);
+Status FromWire(const wire::v1::DrainAnswer& from, DrainAnswer& to);
 
 }  // namespace muselet

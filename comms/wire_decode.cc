@@ -1,3 +1,4 @@
+#include <cmath>
 #include <utility>
 
 #include "comms/wire_convert.h"
@@ -14,6 +15,9 @@ constexpr int kModelsMax = 4096;
 constexpr int kSequenceTokensMax = 16 << 20;
 constexpr int kVocabularyListMax = 1 << 20;  // end tokens, biases, alternatives of one token
 constexpr int kSequencesMax = 1 << 20;
+constexpr int kAvoidMax = 1024;
+constexpr int kSurfacesMax = 4096;
+constexpr int kCacheEventsMax = 1 << 20;  // of one message
 
 Status TooLong(std::string_view field, size_t size, size_t limit) {
   return InvalidArgument(std::string(field) + ": size " + std::to_string(size) + ", the limit is " +
@@ -149,6 +153,25 @@ Status TakeUpdate(const pb::TokenUpdate& from, TokenUpdate& to) {
   return OkStatus();
 }
 
+template <typename Hashes>
+Status TakeHashes(const Hashes& from, int limit, std::string_view field,
+                  std::vector<BlockHash>& to) {
+  RETURN_IF_ERROR(CheckCount(from.size(), limit, field));
+  to.reserve(from.size());
+  for (const pb::BlockHash& hash : from) to.push_back({hash.high(), hash.low()});
+  return OkStatus();
+}
+
+Status TakeQuota(const pb::QuotaState& from, std::string_view field, QuotaState& to) {
+  RETURN_IF_ERROR(TakeDuration(from.requests_reset_us(), field, to.requests_reset_us));
+  RETURN_IF_ERROR(TakeDuration(from.tokens_reset_us(), field, to.tokens_reset_us));
+  to.requests_limit = from.requests_limit();
+  to.requests_remaining = from.requests_remaining();
+  to.tokens_limit = from.tokens_limit();
+  to.tokens_remaining = from.tokens_remaining();
+  return OkStatus();
+}
+
 }  // namespace
 
 Status CheckName(std::string_view value, std::string_view field) {
@@ -156,7 +179,7 @@ Status CheckName(std::string_view value, std::string_view field) {
 }
 
 Status FromWire(const pb::Hello& from, Hello& to) {
-  RETURN_IF_ERROR(TakeEnum(from.role(), Role::kNode, "hello.role", to.role));
+  RETURN_IF_ERROR(TakeEnum(from.role(), Role::kOperator, "hello.role", to.role));
   RETURN_IF_ERROR(Take(from.name(), "hello.name", to.name));
   RETURN_IF_ERROR(Take(from.software_version(), "hello.software_version", to.software_version));
   RETURN_IF_ERROR(CheckCount(from.replicas_size(), kReplicasMax, "hello.replicas"));
@@ -198,15 +221,16 @@ Status FromWire(const pb::Place& from, Place& to) {
   RETURN_IF_ERROR(TakeEnum(from.request_class(), RequestClass::kBatch, "place.request_class",
                            to.request_class));
   RETURN_IF_ERROR(TakeDuration(from.timeout_us(), "place.timeout_us", to.timeout_us));
-  RETURN_IF_ERROR(
-      CheckCount(from.block_hashes_size(), kSequenceTokensMax / 16, "place.block_hashes"));
+  RETURN_IF_ERROR(TakeHashes(from.block_hashes(), kSequenceTokensMax / 16, "place.block_hashes",
+                             to.block_hashes));
+  RETURN_IF_ERROR(CheckCount(from.avoid_size(), kAvoidMax, "place.avoid"));
+  for (const std::string& replica : from.avoid())
+    RETURN_IF_ERROR(Take(replica, "place.avoid", to.avoid.emplace_back()));
   to.attempt = from.attempt();
   to.choices = from.choices();
   to.prompt_tokens = from.prompt_tokens();
   to.max_tokens = from.max_tokens();
-  to.block_hashes.reserve(from.block_hashes_size());
-  for (const pb::BlockHash& hash : from.block_hashes())
-    to.block_hashes.push_back({hash.high(), hash.low()});
+  to.alone = from.alone();
   return OkStatus();
 }
 
@@ -214,6 +238,7 @@ Status FromWire(const pb::Ticket& from, Ticket& to) {
   RETURN_IF_ERROR(TakeRequest(from, "ticket", to.request));
   RETURN_IF_ERROR(Take(from.replica(), "ticket.replica", to.replica));
   RETURN_IF_ERROR(Take(from.endpoint(), "ticket.endpoint", to.endpoint));
+  RETURN_IF_ERROR(TakeQuota(from.quota(), "ticket.quota", to.quota));
   to.attempt = from.attempt();
   to.epoch = from.epoch();
   return OkStatus();
@@ -224,6 +249,7 @@ Status FromWire(const pb::Refused& from, Refused& to) {
   RETURN_IF_ERROR(TakeEnum(from.code(), StatusCode::kInternal, "refused.code", to.code));
   RETURN_IF_ERROR(CheckText(from.message(), "refused.message"));
   RETURN_IF_ERROR(TakeDuration(from.retry_after_us(), "refused.retry_after_us", to.retry_after_us));
+  RETURN_IF_ERROR(TakeQuota(from.quota(), "refused.quota", to.quota));
   if (to.code == StatusCode::kOk) return InvalidArgument("refused.code: ok is no refusal");
   to.attempt = from.attempt();
   to.message = from.message();
@@ -262,6 +288,9 @@ Status FromWire(const pb::Submit& from, Submit& to) {
   to.attempt = from.attempt();
   to.epoch = from.epoch();
   to.cache_salt = from.cache_salt();
+  if (!std::isfinite(from.share()) || from.share() <= 0)
+    return InvalidArgument("submit.share: must be a number above 0");
+  to.share = from.share();
   return OkStatus();
 }
 
@@ -296,6 +325,39 @@ Status FromWire(const pb::Report& from, Report& to) {
     to.active[i].choice = sequence.choice();
     RETURN_IF_ERROR(TakeRequest(sequence, "report.active", to.active[i].request));
   }
+  if (!std::isfinite(from.prefill_token_us()) || from.prefill_token_us() < 0)
+    return InvalidArgument("report.prefill_token_us: must be a number, 0 or more");
+  to.prefill_tokens = from.prefill_tokens();
+  to.prefill_token_us = from.prefill_token_us();
+  to.schedulers = from.schedulers();
+  RETURN_IF_ERROR(CheckCount(from.served_size(), kSurfacesMax, "report.served"));
+  to.served.resize(from.served_size());
+  for (int i = 0; i < from.served_size(); ++i) {
+    RETURN_IF_ERROR(Take(from.served(i).surface(), "report.served.surface", to.served[i].surface));
+    to.served[i].tokens = from.served(i).tokens();
+  }
+  return OkStatus();
+}
+
+Status FromWire(const pb::CacheEvents& from, CacheEvents& to) {
+  RETURN_IF_ERROR(Take(from.replica(), "cache_events.replica", to.replica));
+  RETURN_IF_ERROR(TakeHashes(from.added(), kCacheEventsMax, "cache_events.added", to.added));
+  RETURN_IF_ERROR(TakeHashes(from.removed(), kCacheEventsMax, "cache_events.removed", to.removed));
+  to.epoch = from.epoch();
+  to.sequence = from.sequence();
+  to.snapshot = from.snapshot();
+  return OkStatus();
+}
+
+Status FromWire(const pb::Drain& from, Drain& to) {
+  return Take(from.name(), "drain.name", to.name);
+}
+
+Status FromWire(const pb::DrainAnswer& from, DrainAnswer& to) {
+  RETURN_IF_ERROR(Take(from.name(), "drain_answer.name", to.name));
+  RETURN_IF_ERROR(CheckText(from.detail(), "drain_answer.detail"));
+  to.known = from.known();
+  to.detail = from.detail();
   return OkStatus();
 }
 

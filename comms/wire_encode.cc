@@ -74,6 +74,20 @@ void Put(const TokenUpdate& from, pb::TokenUpdate& to) {
   for (const SampledToken& token : from.prompt_logprobs) Put(token, *to.add_prompt_logprobs());
 }
 
+void Put(const BlockHash& from, pb::BlockHash& to) {
+  to.set_high(from.high);
+  to.set_low(from.low);
+}
+
+void Put(const QuotaState& from, pb::QuotaState& to) {
+  to.set_requests_limit(from.requests_limit);
+  to.set_requests_remaining(from.requests_remaining);
+  to.set_requests_reset_us(from.requests_reset_us);
+  to.set_tokens_limit(from.tokens_limit);
+  to.set_tokens_remaining(from.tokens_remaining);
+  to.set_tokens_reset_us(from.tokens_reset_us);
+}
+
 }  // namespace
 
 void ToWire(const Hello& from, pb::Hello& to) {
@@ -112,11 +126,9 @@ void ToWire(const Place& from, pb::Place& to) {
   to.set_prompt_tokens(from.prompt_tokens);
   to.set_max_tokens(from.max_tokens);
   to.set_timeout_us(from.timeout_us);
-  for (const BlockHash& hash : from.block_hashes) {
-    pb::BlockHash& added = *to.add_block_hashes();
-    added.set_high(hash.high);
-    added.set_low(hash.low);
-  }
+  for (const BlockHash& hash : from.block_hashes) Put(hash, *to.add_block_hashes());
+  for (const std::string& replica : from.avoid) to.add_avoid(replica);
+  to.set_alone(from.alone);
 }
 
 void ToWire(const Ticket& from, pb::Ticket& to) {
@@ -125,6 +137,7 @@ void ToWire(const Ticket& from, pb::Ticket& to) {
   to.set_replica(from.replica);
   to.set_endpoint(from.endpoint);
   to.set_epoch(from.epoch);
+  if (from.quota != QuotaState()) Put(from.quota, *to.mutable_quota());
 }
 
 void ToWire(const Refused& from, pb::Refused& to) {
@@ -133,6 +146,7 @@ void ToWire(const Refused& from, pb::Refused& to) {
   to.set_code(static_cast<uint32_t>(from.code));
   to.set_message(from.message);
   to.set_retry_after_us(from.retry_after_us);
+  if (from.quota != QuotaState()) Put(from.quota, *to.mutable_quota());
 }
 
 void ToWire(const Lost& from, pb::Lost& to) {
@@ -154,6 +168,7 @@ void ToWire(const Submit& from, pb::Submit& to) {
   to.set_replica(from.replica);
   to.set_surface(from.surface);
   to.set_request_class(static_cast<uint32_t>(from.request_class));
+  to.set_share(from.share);
   to.set_cache_salt(from.cache_salt);
   to.set_timeout_us(from.timeout_us);
   to.mutable_prompt()->Add(from.prompt.begin(), from.prompt.end());
@@ -183,6 +198,33 @@ void ToWire(const Report& from, pb::Report& to) {
   to.set_kv_blocks_total(from.kv_blocks_total);
   to.set_draining(from.draining);
   for (const SequenceId& sequence : from.active) Put(sequence, *to.add_active());
+  to.set_prefill_tokens(from.prefill_tokens);
+  to.set_prefill_token_us(from.prefill_token_us);
+  to.set_schedulers(from.schedulers);
+  for (const SurfaceTokens& served : from.served) {
+    pb::SurfaceTokens& added = *to.add_served();
+    added.set_surface(served.surface);
+    added.set_tokens(served.tokens);
+  }
+}
+
+void ToWire(const CacheEvents& from, pb::CacheEvents& to) {
+  to.set_replica(from.replica);
+  to.set_epoch(from.epoch);
+  to.set_sequence(from.sequence);
+  to.set_snapshot(from.snapshot);
+  for (const BlockHash& hash : from.added) Put(hash, *to.add_added());
+  for (const BlockHash& hash : from.removed) Put(hash, *to.add_removed());
+}
+
+void ToWire(const Drain& from, pb::Drain& to) {
+  to.set_name(from.name);
+}
+
+void ToWire(const DrainAnswer& from, pb::DrainAnswer& to) {
+  to.set_name(from.name);
+  to.set_known(from.known);
+  to.set_detail(from.detail);
 }
 
 }  // namespace muselet

@@ -34,6 +34,7 @@ Submit FullSubmit() {
   submit.replica = "r0";
   submit.surface = "glasses";
   submit.request_class = RequestClass::kBatch;
+  submit.share = 2.5;
   submit.cache_salt = ~0ULL;
   submit.timeout_us = 1'000'000;
   submit.prompt = {0, 1, 49151, 2'000'000'000};
@@ -78,6 +79,8 @@ std::vector<Message> AllMessages() {
   place.max_tokens = 200;
   place.timeout_us = 30'000'000;
   place.block_hashes = {{1, 2}, {~0ULL, 4}};
+  place.avoid = {"r1", "r2"};
+  place.alone = true;
   Report report;
   report.replica = "r0";
   report.epoch = 3;
@@ -90,6 +93,11 @@ std::vector<Message> AllMessages() {
   report.kv_blocks_total = 10;
   report.draining = true;
   report.active = {{id, 0}, {id, 1}};
+  report.prefill_tokens = 11;
+  report.prefill_token_us = 12.5;
+  report.schedulers = 2;
+  report.served = {{"glasses", 13}, {"web", ~0ULL}};
+  const QuotaState quota = {60, 59, 1'000'000, 10'000, 9'000, 6'000'000};
   return {hello,
           Welcome{"s0"},
           Unknown{},
@@ -97,14 +105,17 @@ std::vector<Message> AllMessages() {
           Heartbeat{},
           ModelTable{{{"m", "cpu", 2, 2048}, {"n", "", 0, 0}}},
           place,
-          Ticket{id, 1, "r0", "tcp://n0:1", 7},
-          Refused{id, 1, StatusCode::kResourceExhausted, "full", 1'000'000},
+          Ticket{id, 1, "r0", "tcp://n0:1", 7, quota},
+          Refused{id, 1, StatusCode::kResourceExhausted, "full", 1'000'000, quota},
           Lost{id, 1, "gone", true},
           Release{id, 3},
           FullSubmit(),
           Cancel{{id, 2}, 1},
           Tokens{{FullUpdate(), FullUpdate()}},
-          report};
+          report,
+          CacheEvents{"r0", 3, 4, true, {{1, 2}, {3, ~0ULL}}, {{5, 6}}},
+          Drain{"n0"},
+          DrainAnswer{"n0", true, "told"}};
 }
 
 Envelope EnvelopeOf(Message body) {

@@ -286,7 +286,7 @@ TEST(CodecTest, EnvelopeWithoutABodyIsRefused) {
 
 TEST(CodecTest, EnumsOutOfRangeAreRefusedByName) {
   pb::Envelope proto = ProtoOf(AllMessages()[0]);
-  proto.mutable_hello()->set_role(3);
+  proto.mutable_hello()->set_role(4);
   EXPECT_EQ(FaultOf(proto).substr(0, 11), "hello.role:");
   proto = ProtoOf(AllMessages()[6]);
   proto.mutable_place()->set_request_class(3);

@@ -298,6 +298,16 @@ class Checker {
       }
       keyless = &surface.name;
     }
+    for (size_t i = 0; i < config_.surfaces.size(); ++i) {
+      const SurfaceEntry& surface = config_.surfaces[i];
+      const uint32_t most = surface.reasoning_tokens_max;
+      const std::string path = Item("surfaces", i) + ".reasoning_tokens_";
+      if (most == 0 || surface.reasoning_tokens_default <= most) continue;
+      if (InDoubt(path + "default") || InDoubt(path + "max")) continue;
+      Fault(path + "default",
+            std::to_string(surface.reasoning_tokens_default) + " is more than reasoning_tokens_max",
+            "at most " + std::to_string(most));
+    }
   }
 
   void CheckOptions() {

@@ -36,6 +36,67 @@ FieldSpec PublicKey() {
               "that of the process that reads this: one key for all");
 }
 
+// A number of which 0 is no limit.
+template <typename Access>
+void AddLimit(std::vector<Field<SurfaceEntry>>& fields, const char* key, const char* meaning,
+              double max, Access access) {
+  fields.push_back(MakeField<SurfaceEntry>(
+      Ranged(Spec(key, ValueKind::kInteger, meaning, "0, no limit"), 0, max), access));
+}
+
+void AddSurfaceQuotas(std::vector<Field<SurfaceEntry>>& fields) {
+  AddLimit(
+      fields, "running_max", "Requests that run at once, in the whole cluster", 1e6,
+      [](auto& e) -> auto& { return e.running_max; });
+  AddLimit(
+      fields, "requests_per_minute", "Requests that begin in a minute, in the whole cluster", 1e9,
+      [](auto& e) -> auto& { return e.requests_per_minute; });
+  AddLimit(
+      fields, "tokens_per_minute",
+      "Tokens of prompts and answers in a minute, in the whole cluster", 1e12,
+      [](auto& e) -> auto& { return e.tokens_per_minute; });
+  AddLimit(
+      fields, "waiting_requests_max", "Requests that wait for a replica; more are refused", 1e6,
+      [](auto& e) -> auto& { return e.waiting_requests_max; });
+  AddLimit(
+      fields, "waiting_tokens_max", "Prompt tokens of the requests that wait; more are refused",
+      1e12, [](auto& e) -> auto& { return e.waiting_tokens_max; });
+}
+
+// A duration of which 0 is none.
+template <typename Access>
+void AddTime(std::vector<Field<SurfaceEntry>>& fields, const char* key, const char* meaning,
+             const char* when_zero, Access access) {
+  fields.push_back(MakeField<SurfaceEntry>(
+      Ranged(Spec(key, ValueKind::kDuration, meaning, when_zero), 0, 86400e6), access));
+}
+
+void AddSurfaceObjectives(std::vector<Field<SurfaceEntry>>& fields) {
+  AddTime(
+      fields, "ttft", "Objective: time to the first token", "0, none",
+      [](auto& e) -> auto& { return e.ttft_us; });
+  AddTime(
+      fields, "tpot", "Objective: time for each token after the first", "0, none",
+      [](auto& e) -> auto& { return e.tpot_us; });
+  AddTime(
+      fields, "timeout", "Time for a whole request that names none",
+      "0, which is gateway.request.timeout", [](auto& e) -> auto& { return e.timeout_us; });
+  FieldSpec salt = Spec("prefix_salt", ValueKind::kText,
+                        "Surfaces of one salt find each other's prompts in the prefix cache",
+                        "its name: it shares with none");
+  salt.may_be_empty = true;
+  fields.push_back(MakeField<SurfaceEntry>(
+      std::move(salt), [](auto& e) -> auto& { return e.prefix_salt; }));
+  AddLimit(
+      fields, "reasoning_tokens_default",
+      "Tokens of thought of a request that names no thinking_budget, for chat templates that know "
+      "this variable",
+      1e6, [](auto& e) -> auto& { return e.reasoning_tokens_default; });
+  AddLimit(
+      fields, "reasoning_tokens_max", "Largest thinking_budget that a chat template is given", 1e6,
+      [](auto& e) -> auto& { return e.reasoning_tokens_max; });
+}
+
 }  // namespace
 
 Section<ModelEntry> ModelSection() {
@@ -181,6 +242,8 @@ Section<SurfaceEntry> SurfaceSection() {
                    "Its weight among the surfaces of its class when there is not enough for all"),
               0.001, 1'000'000),
           [](auto& e) -> auto& { return e.share; })};
+  AddSurfaceQuotas(section.fields);
+  AddSurfaceObjectives(section.fields);
   return section;
 }
 

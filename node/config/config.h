@@ -13,6 +13,7 @@
 #include "node/engine/engine_options.h"
 #include "node/gateway/gateway_options.h"
 #include "scheduler/route/route_options.h"
+#include "scheduler/route/surface_options.h"
 
 namespace muselet {
 
@@ -54,11 +55,10 @@ struct ReplicaEntry {
   std::vector<uint32_t> layers;  // of each stage; empty = balanced by cost
   std::vector<std::string> on;   // node names, the leader's first
 };
-struct SurfaceEntry {
-  std::string name;
-  std::string key_file;  // one key a line; empty = no key needed
-  RequestClass request_class = RequestClass::kInteractive;
-  double share = 1.0;
+// A tenant: what schedulers and gateways keep it to, and the keys of its clients.
+struct SurfaceEntry : SurfaceOptions {
+  SurfaceEntry() { name.clear(); }  // each entry says its own
+  std::string key_file;             // one key a line; empty = no key needed
 };
 
 // Keys of the wires between processes: ZeroMQ's CURVE, for tcp:// off loopback. Files of `muselet

@@ -309,7 +309,7 @@ class Loader {
     }
     if (const auto keys = shortcuts_.find("key_file"); keys != shortcuts_.end()) {
       const auto& [path, source] = keys->second;
-      if (config_.surfaces.empty()) config_.surfaces.push_back({.name = "default", .key_file = ""});
+      if (config_.surfaces.empty()) config_.surfaces.emplace_back().name = SurfaceOptions().name;
       if (config_.surfaces.size() > 1) {
         Refuse(source, "surfaces", "the file " + request_.file + " names several surfaces",
                "give each of them its key_file there");

@@ -32,6 +32,10 @@ std::vector<HttpSurface> HttpSurfaces(const ClusterConfig& config) {
   return surfaces;
 }
 
+std::vector<SurfaceOptions> RouteSurfaces(const ClusterConfig& config) {
+  return {config.surfaces.begin(), config.surfaces.end()};
+}
+
 // Which surface an RPC's key belongs to, by the same files as HTTP's.
 Result<std::function<Result<RpcCaller>(std::string_view)>> RpcAuthorizer(
     const std::vector<HttpSurface>& surfaces) {
@@ -154,10 +158,11 @@ Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig
   std::unique_ptr<SchedulerRole> role(new SchedulerRole(entry.name));
   role->metrics_ =
       std::make_unique<SchedulerMetrics>(process.metrics, entry.name, ModelIds(config));
-  ASSIGN_OR_RETURN(role->service_, SchedulerService::Start(
-                                       {entry.name, endpoint, ModelIds(config), config.scheduler},
-                                       {entry.name, process.instance}, role->loop_.loop(),
-                                       process.wire, *role->metrics_));
+  ASSIGN_OR_RETURN(
+      role->service_,
+      SchedulerService::Start(
+          {entry.name, endpoint, ModelIds(config), config.scheduler, RouteSurfaces(config)},
+          {entry.name, process.instance}, role->loop_.loop(), process.wire, *role->metrics_));
   if (!entry.metrics.empty()) {
     SchedulerService* service = role->service_.get();
     ASSIGN_OR_RETURN(role->admin_,

@@ -22,7 +22,7 @@ class Service final : public SchedulerService {
       : name_(options.name),
         loop_(loop),
         metrics_(metrics),
-        router_(options.name, options.models, options.route) {}
+        router_(options.name, options.models, options.route, options.surfaces) {}
 
   ~Service() override {
     ticker_.reset();

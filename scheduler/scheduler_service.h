@@ -11,6 +11,7 @@
 #include "comms/message_socket.h"
 #include "monitoring/metrics.h"
 #include "scheduler/route/route_options.h"
+#include "scheduler/route/surface_options.h"
 
 namespace muselet {
 
@@ -19,6 +20,7 @@ struct SchedulerServiceOptions {
   std::string endpoint;             // to bind: tcp://, ipc:// or inproc://
   std::vector<std::string> models;  // ids that the cluster serves; others are refused
   RouteOptions route;
+  std::vector<SurfaceOptions> surfaces;  // those that may ask; empty: whoever asks
 };
 
 class SchedulerService {

@@ -23,10 +23,12 @@ std::string NameOf(const PeerTable::Event& event) {
 
 }  // namespace
 
-Router::Router(std::string name, std::vector<std::string> models, const RouteOptions& options)
+Router::Router(std::string name, std::vector<std::string> models, const RouteOptions& options,
+               std::vector<SurfaceOptions> surfaces)
     : name_(std::move(name)),
       configured_models_(std::move(models)),
       options_(options),
+      surfaces_(std::move(surfaces)),
       peers_(name_, {options.heartbeat_interval_us, options.peer_timeout_us}) {
   RefreshModelTable();
   out_.clear();

@@ -25,6 +25,7 @@
 #include "scheduler/route/replica_table.h"
 #include "scheduler/route/request_table.h"
 #include "scheduler/route/route_options.h"
+#include "scheduler/route/surface_options.h"
 
 namespace muselet {
 
@@ -63,7 +64,9 @@ struct RouteCounts {
 class Router {
  public:
   // `models`: ids that the config promises; a model that only a node announces is served as well.
-  Router(std::string name, std::vector<std::string> models, const RouteOptions& options);
+  // `surfaces`: those that may ask; empty: whoever asks, with the default options.
+  Router(std::string name, std::vector<std::string> models, const RouteOptions& options,
+         std::vector<SurfaceOptions> surfaces = {});
 
   std::vector<Outgoing> OnMessage(const std::string& peer, const Envelope& envelope,
                                   int64_t now_us);
@@ -126,6 +129,7 @@ class Router {
   const std::string name_;
   const std::vector<std::string> configured_models_;
   const RouteOptions options_;
+  const std::vector<SurfaceOptions> surfaces_;
   PeerTable peers_;
   ReplicaTable replicas_;
   RequestTable requests_;

@@ -43,6 +43,7 @@ unit_tests() { # preset, seconds for a test program
 
 if $sanitizers; then
   export ASAN_OPTIONS="detect_leaks=1:strict_string_checks=1" UBSAN_OPTIONS="print_stacktrace=1"
+  export LSAN_OPTIONS="suppressions=$root/tests/support/lsan.supp:print_suppressions=0"
   export TSAN_OPTIONS="suppressions=$root/tests/support/tsan.supp:second_deadlock_stack=1"
   unit_tests asan-ubsan 3600  # the real model is ten and more times slower under them
   unit_tests tsan 3600

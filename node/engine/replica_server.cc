@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
+#include "node/engine/cache_feed.h"
 #include "node/engine/local_step_engine.h"
 #include "node/engine/node_admission.h"
 #include "node/engine/scheduler_link.h"
@@ -15,6 +17,7 @@ namespace {
 
 constexpr int64_t kHungLeastUs = 3'000'000;
 constexpr int64_t kHungSteps = 8;
+constexpr int kCacheMessagesMax = 4;        // of one tick, to one scheduler
 constexpr int64_t kIdleReportUs = 250'000;  // with nothing to say but that we are there
 
 // Schedulers know a node by its sender name; two replicas of one node must not pass for each other.
@@ -61,6 +64,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
       : options_(options),
         loop_(loop),
         admission_(AdmissionOptions(options, epoch)),
+        cache_feed_(options.replica, epoch),
         report_interval_us_(std::min(options.engine.report_interval_us, options.silence_max_us)) {}
 
   Status Start(std::unique_ptr<StepEngine> engine, WireContext& context, const NodeMetrics& metrics,
@@ -75,6 +79,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   void Deliver(NodeAdmissionOutput output);
   void OnTick();
   void SendReports();
+  void SendCacheEvents();
   Report MakeReport(const StepProgress& progress);
   bool Hung(const StepProgress& progress) const;
 
@@ -85,6 +90,8 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   std::unique_ptr<StepLoop> steps_;
   std::unique_ptr<MessageServer> server_;
   std::vector<std::unique_ptr<SchedulerLink>> schedulers_;
+  CacheFeed cache_feed_;                    // readers are parallel to schedulers_
+  std::vector<uint64_t> cache_told_joins_;  // parallel to schedulers_: SchedulerLink::joined_count
   std::unique_ptr<PeriodicTimer> timer_;
   const int64_t report_interval_us_;
   uint64_t report_sequence_ = 0;
@@ -133,6 +140,8 @@ Status ReplicaServer::Core::Start(std::unique_ptr<StepEngine> engine, WireContex
     ASSIGN_OR_RETURN(auto link,
                      SchedulerLink::Connect(loop_, context, peer, endpoint, hello, timing));
     schedulers_.push_back(std::move(link));
+    cache_feed_.AddReader();
+    cache_told_joins_.push_back(0);
   }
   tick_interval_us_ = TickIntervalUs(timing);
   const int64_t idle_report_us = std::min(kIdleReportUs, options_.silence_max_us);
@@ -178,6 +187,26 @@ void ReplicaServer::Core::OnTick() {
   // Ticks are a little late: half of one is not waited for.
   const bool due = now_us - last_report_us_ >= interval_us - tick_interval_us_ / 2;
   if (due || progress.available != available_) SendReports();
+  SendCacheEvents();
+}
+
+void ReplicaServer::Core::SendCacheEvents() {
+  cache_feed_.Apply(steps_->TakeCacheChanges());
+  for (size_t i = 0; i < schedulers_.size(); ++i) {
+    SchedulerLink& scheduler = *schedulers_[i];
+    if (!scheduler.welcomed()) {
+      cache_feed_.End(i);
+      continue;
+    }
+    if (std::exchange(cache_told_joins_[i], scheduler.joined_count()) != scheduler.joined_count()) {
+      cache_feed_.Begin(i);
+    }
+    for (int sent = 0; sent < kCacheMessagesMax; ++sent) {
+      const std::optional<CacheEvents> events = cache_feed_.Next(i);
+      if (!events || !scheduler.SendCacheEvents(*events)) break;
+      cache_feed_.Sent(i);
+    }
+  }
 }
 
 void ReplicaServer::Core::SendReports() {
@@ -222,6 +251,12 @@ Report ReplicaServer::Core::MakeReport(const StepProgress& progress) {
   report.kv_blocks_total = progress.kv_blocks_total;
   report.draining = draining_.load() || !progress.available;
   report.active = admission_.ActiveSequences();
+  report.prefill_tokens = progress.prefill.tokens;
+  report.prefill_token_us = progress.prefill.token_us;
+  report.schedulers = static_cast<uint32_t>(
+      std::count_if(schedulers_.begin(), schedulers_.end(),
+                    [](const auto& scheduler) { return scheduler->welcomed(); }));
+  report.served = steps_->served();
   return report;
 }
 

@@ -30,21 +30,27 @@ void SchedulerLink::Tick() {
 }
 
 void SchedulerLink::SendReport(const Report& report) {
-  if (session_.joined()) Send(report);
+  if (session_.joined()) (void)Send(report);
+}
+
+bool SchedulerLink::SendCacheEvents(const CacheEvents& events) {
+  return session_.joined() && Send(events).ok();
 }
 
 void SchedulerLink::SayGoodbye(const std::string& reason) {
   if (session_.joined()) (void)client_->Send(Goodbye{reason});
 }
 
-void SchedulerLink::Send(Message message) {
-  if (client_->Send(std::move(message)).code() == StatusCode::kUnavailable)
-    Apply(session_.OnUnreachable());
+Status SchedulerLink::Send(Message message) {
+  Status sent = client_->Send(std::move(message));
+  if (sent.code() == StatusCode::kUnavailable) Apply(session_.OnUnreachable());
+  return sent;
 }
 
 void SchedulerLink::Apply(ClientSession::Step step) {
   for (const ClientSession::Event& event : step.events) {
     if (event.kind == ClientSession::Event::Kind::kJoined) {
+      ++joined_count_;
       LogInfo("announced to scheduler",
               {{"scheduler", session_.peer_name()}, {"endpoint", client_->endpoint()}});
     } else if (event.on_purpose) {
@@ -53,7 +59,7 @@ void SchedulerLink::Apply(ClientSession::Step step) {
       LogWarn("lost a scheduler", {{"endpoint", client_->endpoint()}, {"why", event.reason}});
     }
   }
-  for (Message& message : step.send) Send(std::move(message));
+  for (Message& message : step.send) (void)Send(std::move(message));
 }
 
 }  // namespace muselet

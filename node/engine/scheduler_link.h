@@ -21,20 +21,25 @@ class SchedulerLink {
                                                         const PeerTiming& timing);
 
   bool welcomed() const { return session_.joined(); }
+  // How often it said Welcome after it had not known us: it knows nothing of us then.
+  uint64_t joined_count() const { return joined_count_; }
   // Every TickIntervalUs: notices that the scheduler went away, and says Hello again.
   void Tick();
   // Sent if we are welcome there. One that does not get through is followed by a newer one: nothing
   // is kept.
   void SendReport(const Report& report);
+  // False: not sent, to be tried again.
+  bool SendCacheEvents(const CacheEvents& events);
   void SayGoodbye(const std::string& reason);
 
  private:
   SchedulerLink(EventLoop& loop, Hello hello, const PeerTiming& timing);
-  void Send(Message message);
+  Status Send(Message message);
   void Apply(ClientSession::Step step);
 
   EventLoop& loop_;
   ClientSession session_;
+  uint64_t joined_count_ = 0;
   std::unique_ptr<MessageClient> client_;
 };
 

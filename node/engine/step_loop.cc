@@ -30,6 +30,7 @@ BatchModel BatchModelOf(const StepEngine& engine) {
 // A plan made ahead is made at least this long before it is needed: a thread that sleeps may wake
 // late.
 constexpr int64_t kPlanAheadLeastUs = 3'000;
+constexpr int64_t kForecastUs = 10'000;
 constexpr int64_t kWaitMostUs = 3'600'000'000;  // in one go: a deadline may be absurdly far
 
 TokenUpdate Refusal(const SequenceId& sequence, uint32_t attempt, const Status& reason) {
@@ -58,6 +59,7 @@ StepLoop::StepLoop(std::unique_ptr<StepEngine> engine, const BatchOptions& optio
       batcher_(options, BatchModelOf(*engine_)),
       runs_(options.sequences_max),
       state_epoch_(engine_->state_epoch()) {
+  batcher_.RecordCacheChanges();
   PublishState();
 }
 
@@ -101,6 +103,16 @@ StepProgress StepLoop::progress() const {
   return progress;
 }
 
+std::vector<SurfaceTokens> StepLoop::served() const {
+  const std::lock_guard lock(mutex_);
+  return served_;
+}
+
+PrefixChanges StepLoop::TakeCacheChanges() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(cache_changes_, {});
+}
+
 // --- the plan thread ---
 
 void StepLoop::PlanLoop() {
@@ -111,6 +123,7 @@ void StepLoop::PlanLoop() {
     finished_.clear();
     PlanAhead();
     PublishState();
+    PublishForecast();
     HandOverUpdates();
   }
 }
@@ -304,6 +317,27 @@ void StepLoop::PublishState() {
   progress_.waiting = batcher_.waiting_count();
   progress_.kv_blocks_used = batcher_.cache().held_count();
   progress_.kv_blocks_total = batcher_.cache().block_count();
+  // What nobody takes stays with the batcher, which remembers no more than it may.
+  if (cache_changes_.list.size() < PrefixCache::kChangesMax) {
+    batcher_.TakeCacheChanges(&cache_changes_);
+  }
+}
+
+// Looks at all sequences and surfaces: not with every step.
+void StepLoop::PublishForecast() {
+  const int64_t now_us = clock_.NowUs();
+  if (batcher_.outstanding_count() > 0 && now_us - forecast_us_ < kForecastUs) return;
+  forecast_us_ = now_us;
+  const PrefillForecast forecast = batcher_.ForecastPrefill();
+  const std::lock_guard lock(mutex_);
+  progress_.prefill = forecast;
+  // Surfaces are never forgotten: as many as before are the same as before.
+  if (served_.size() != batcher_.served().size()) {
+    served_.clear();
+    for (const auto& [surface, tokens] : batcher_.served()) served_.push_back({surface, tokens});
+  }
+  auto published = served_.begin();
+  for (const auto& [surface, tokens] : batcher_.served()) (published++)->tokens = tokens;
 }
 
 // --- the engine's threads ---

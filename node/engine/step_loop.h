@@ -45,9 +45,10 @@ struct StepProgress {
   uint32_t waiting = 0;
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
-  uint64_t faults = 0;    // steps that the model failed
-  uint64_t losses = 0;    // steps that were lost with the engine's state
-  bool available = true;  // the engine takes plans
+  uint64_t faults = 0;      // steps that the model failed
+  uint64_t losses = 0;      // steps that were lost with the engine's state
+  PrefillForecast prefill;  // a few milliseconds old at most, while something runs
+  bool available = true;    // the engine takes plans
 };
 
 class StepLoop {
@@ -74,6 +75,10 @@ class StepLoop {
   // handler, with FinishReason::kError.
   void Push(std::vector<StepCommand> commands);
   StepProgress progress() const;  // any thread
+  // Batcher::served, as old as StepProgress::prefill. Any thread.
+  std::vector<SurfaceTokens> served() const;
+  // What changed in the prefix cache since the last call. Any thread.
+  PrefixChanges TakeCacheChanges();
   // The longest sequence, prompt and answer.
   uint32_t context_tokens() const { return batcher_.context_tokens(); }
   const ModelInfo& model_info() const { return engine_->info(); }
@@ -100,6 +105,7 @@ class StepLoop {
   void CountPlan(const StepPlan& plan);
   void HandOverUpdates();
   void PublishState();
+  void PublishForecast();
   // The engine's threads.
   void TakeBack(WorkPointer work);
   void OnAvailability();
@@ -117,6 +123,7 @@ class StepLoop {
   std::vector<WorkPointer> spares_;
   std::vector<int64_t> predicted_us_;   // of the outstanding plans, oldest first
   int64_t running_since_us_ = 0;        // since when the oldest of them may compute
+  int64_t forecast_us_ = 0;             // when the last one was made
   std::optional<int64_t> plan_due_us_;  // when to look for one to make, if nothing happens before
   uint64_t state_epoch_ = 0;            // of the engine, as far as the batcher knows
   std::vector<StepCommand> commands_;
@@ -129,6 +136,8 @@ class StepLoop {
   bool engine_changed_ = false;
   bool stopping_ = false;
   StepProgress progress_;
+  std::vector<SurfaceTokens> served_;  // by surface
+  PrefixChanges cache_changes_;
 
   std::thread plan_thread_;
 };

@@ -85,6 +85,9 @@ Status Batcher::Admit(Submit record, int64_t now_us) {
   sequence.tokens.insert(sequence.tokens.end(), record.generated.begin(), record.generated.end());
   sequence.record = std::move(record);
   sequence.record.prompt.clear();
+  const std::string& surface = sequence.record.surface;
+  const bool counted_apart = served_.size() < kSurfacesMax || served_.contains(surface);
+  sequence.served = &served_[counted_apart ? surface : ""];
   sequences_.emplace(sequence.serial, std::move(owned));
   live_[sequence.record.sequence] = &sequence;
   waiting_.emplace(sequence.serial, &sequence);
@@ -194,6 +197,14 @@ void Batcher::TakePromptLogprobs(Sequence& sequence, const Outstanding::Slice& s
   }
 }
 
+void Batcher::CountServed(Sequence& sequence, const Outstanding::Slice& slice) {
+  const uint32_t end = slice.first_position + slice.row_count + (slice.samples ? 1 : 0);
+  const uint32_t begin = std::max(slice.first_position, sequence.served_until);
+  if (end <= begin) return;
+  *sequence.served += end - begin;
+  sequence.served_until = end;
+}
+
 void Batcher::CommitSlice(const Outstanding::Slice& slice, const SliceResult& result) {
   Sequence& sequence = *slots_[slice.slot];
   --sequence.plans_out;
@@ -208,6 +219,7 @@ void Batcher::CommitSlice(const Outstanding::Slice& slice, const SliceResult& re
     return;
   }
   sequence.computed = slice.first_position + slice.row_count;
+  CountServed(sequence, slice);
   RegisterBlocks(sequence);
   TakePromptLogprobs(sequence, slice, result);
   if (slice.samples) {

@@ -99,6 +99,12 @@ struct BatchCounters {
   uint64_t finished = 0;
 };
 
+// The prefill that is still to be done.
+struct PrefillForecast {
+  uint64_t tokens = 0;  // before everything that is here decodes, were nothing found in the cache
+  double token_us = 0;  // until one of them is done, in steps like the next; 0 = not yet known
+};
+
 class Batcher {
  public:
   // Part of a step with running decodes that is left to prefill, whatever step_target_us says.
@@ -113,6 +119,8 @@ class Batcher {
   static constexpr uint32_t kPromptLogprobRowsMax = 32;
   // Fewer rows of prefill are not spread over several groups: each plan reads all weights.
   static constexpr uint32_t kGroupPrefillRowsMin = 32;
+  // Surfaces that are counted apart; tokens of more are counted as those of the surface "".
+  static constexpr size_t kSurfacesMax = 1024;
 
   Batcher(const BatchOptions& options, const BatchModel& model);
 
@@ -156,6 +164,14 @@ class Batcher {
   bool idle() const { return sequences_.empty(); }
   const PrefixCache& cache() const { return cache_; }
   const BatchCounters& counters() const { return counters_; }
+  // Prompt and generated tokens computed for each surface, nothing twice: neither what the prefix
+  // cache had nor what was computed again after a pause or a loss. Only grows.
+  const std::map<std::string, uint64_t>& served() const { return served_; }
+  // Looks at all sequences.
+  PrefillForecast ForecastPrefill();
+  // As PrefixCache's.
+  void RecordCacheChanges() { cache_.RecordChanges(); }
+  void TakeCacheChanges(PrefixChanges* changes) { cache_.TakeChanges(changes); }
   std::vector<SequenceId> ActiveSequences() const;
   // Every block is held exactly as often as tables of sequences name it, and what nobody names is
   // available. For tests: looks at all blocks.
@@ -199,6 +215,7 @@ class Batcher {
   void CommitSlice(const Outstanding::Slice& slice, const SliceResult& result);
   void TakePromptLogprobs(Sequence& sequence, const Outstanding::Slice& slice,
                           const SliceResult& result);
+  void CountServed(Sequence& sequence, const Outstanding::Slice& slice);
   void SettleLeaving(Sequence& sequence);
   Outstanding TakeOldest(uint64_t plan_number);
   void KeepSpare(Outstanding record);
@@ -269,6 +286,7 @@ class Batcher {
   StepTimeModel added_time_{StepTimeModel::kAddedRows};
   std::array<FairShare, 3> shares_;  // by class
   BatchCounters counters_;
+  std::map<std::string, uint64_t> served_;
 
   uint64_t next_serial_ = 1;
   uint64_t next_run_ = 1;

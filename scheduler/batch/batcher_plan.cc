@@ -204,6 +204,34 @@ int64_t Batcher::PrefillLimitUs(double decodes_us) const {
       std::min(stretch * decodes_us + std::max(row_us, 0.0) / 2, target_us));
 }
 
+PrefillForecast Batcher::ForecastPrefill() {
+  PrefillForecast forecast;
+  StepLoad decodes;
+  ListRunning(/*rotate=*/false);
+  for (const auto& [serial, sequence] : waiting_) forecast.tokens += sequence->token_count();
+  for (const Sequence* sequence : running_) {
+    if (sequence->state != SequenceState::kRunning) continue;
+    if (sequence->computed < sequence->prefill_end) {
+      forecast.tokens += sequence->prefill_end - sequence->computed;
+    } else {
+      decodes = decodes + SliceLoad(sequence->computed, 1);
+    }
+  }
+  const bool beside_decodes = decodes.rows > 0;
+  const StepTimeModel& likely = beside_decodes ? added_time_ : prefill_time_;
+  const StepTimeModel& other = beside_decodes ? prefill_time_ : added_time_;
+  const StepTimeModel& time = likely.measured() ? likely : other;
+  if (!time.measured()) return forecast;
+  const double decodes_us = beside_decodes ? decode_time_.PredictUs(decodes) : 0;
+  const auto limit_us = static_cast<double>(
+      beside_decodes ? std::min(PrefillLimitUs(decodes_us), options_.step_max_us)
+                     : options_.step_max_us);
+  const uint32_t row_max = std::min(options_.prefill_chunk_max, options_.step_tokens_max);
+  const uint32_t rows = std::max(1U, time.RowsWithin(limit_us - decodes_us, {}, 0, row_max));
+  forecast.token_us = (decodes_us + time.PredictUs(SliceLoad(0, rows))) / rows;
+  return forecast;
+}
+
 // How much prefill the next plan takes, so that the other groups get as much.
 uint32_t Batcher::PrefillRowsMax() const {
   if (!grouped()) return options_.step_tokens_max;

@@ -13,6 +13,9 @@ PrefixCache::PrefixCache(const KvPoolShape& shape, bool enabled)
     index_.emplace_back();
     key_of_block_.emplace_back(group.block_count);
   }
+  while (full_group_ < shape.groups.size() && shape.groups[full_group_].window_tokens != 0) {
+    ++full_group_;
+  }
 }
 
 uint32_t PrefixCache::FirstNeededPosition(uint32_t group, uint32_t position) const {
@@ -71,6 +74,30 @@ void PrefixCache::Register(uint32_t group, const BlockHash& key, BlockId block) 
   if (!enabled_ || !index_[group].emplace(key, block).second) return;
   key_of_block_[group][block] = key;
   pools_[group].Keep(block);
+  Note(group, key, true);
+}
+
+void PrefixCache::Note(uint32_t group, const BlockHash& key, bool held) {
+  if (!recording_ || group != full_group_ || all_changed_) return;
+  if (changes_.size() < kChangesMax) {
+    changes_.push_back({key, held});
+  } else {
+    changes_.clear();
+    all_changed_ = true;
+  }
+}
+
+void PrefixCache::TakeChanges(PrefixChanges* changes) {
+  if (all_changed_) {
+    all_changed_ = false;
+    changes->whole = true;
+    changes->list.clear();
+    changes->list.reserve(index_[full_group_].size());
+    for (const auto& [key, block] : index_[full_group_]) changes->list.push_back({key, true});
+  } else {
+    changes->list.insert(changes->list.end(), changes_.begin(), changes_.end());
+  }
+  changes_.clear();
 }
 
 void PrefixCache::Clear() {
@@ -79,11 +106,17 @@ void PrefixCache::Clear() {
     pools_[group] = BlockPool(pools_[group].block_count());
     index_[group].clear();
   }
+  changes_.clear();
+  all_changed_ = recording_;
 }
 
 BlockId PrefixCache::Allocate(uint32_t group) {
   const BlockPool::Allocation allocation = pools_[group].Allocate();
-  if (allocation.evicted) index_[group].erase(key_of_block_[group][allocation.block]);
+  if (allocation.evicted) {
+    const BlockHash& key = key_of_block_[group][allocation.block];
+    index_[group].erase(key);
+    Note(group, key, false);
+  }
   return allocation.block;
 }
 

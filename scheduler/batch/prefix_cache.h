@@ -28,8 +28,21 @@ struct KvPoolShape {
   std::vector<KvPoolGroup> groups;
 };
 
+// Which prefixes the first full group holds, for those who place requests.
+struct PrefixChange {
+  BlockHash key;
+  bool held = false;  // from now on; else it is gone
+};
+struct PrefixChanges {
+  bool whole = false;              // what was known before is void: `list` is all that is held
+  std::vector<PrefixChange> list;  // oldest first
+};
+
 class PrefixCache {
  public:
+  // Changes that are remembered until they are taken; after more of them everything is told anew.
+  static constexpr size_t kChangesMax = 1 << 16;
+
   PrefixCache(const KvPoolShape& shape, bool enabled);
 
   // Blocks of the longest usable prefix of at most `keys.size()` blocks: entry [g][i] is group g's
@@ -46,6 +59,11 @@ class PrefixCache {
 
   // All content is lost. REQUIRES: no block is held.
   void Clear();
+
+  // From now on changes are remembered. A model without a full group has none.
+  void RecordChanges() { recording_ = full_group_ < group_count(); }
+  // What changed since the last call, appended.
+  void TakeChanges(PrefixChanges* changes);
 
   // A block of the group with one reference, kNoBlock if all are held.
   BlockId Allocate(uint32_t group);
@@ -68,12 +86,17 @@ class PrefixCache {
 
  private:
   bool Holds(uint32_t group, std::span<const BlockHash> keys, uint32_t block_count) const;
+  void Note(uint32_t group, const BlockHash& key, bool held);
 
   KvPoolShape shape_;
   bool enabled_;
   std::vector<BlockPool> pools_;
   std::vector<std::unordered_map<BlockHash, BlockId>> index_;  // [group]
   std::vector<std::vector<BlockHash>> key_of_block_;           // [group][block], while indexed
+  uint32_t full_group_ = 0;  // the first one; group_count() if there is none
+  bool recording_ = false;
+  bool all_changed_ = false;
+  std::vector<PrefixChange> changes_;
 };
 
 }  // namespace muselet

@@ -52,6 +52,10 @@ struct Sequence {
   std::vector<BlockHash> hashes;
   uint32_t blocks_registered = 0;
 
+  // Tokens computed for its surface (Batcher::served), and up to where they were counted.
+  uint64_t* served = nullptr;
+  uint32_t served_until = 0;
+
   bool starts_again = false;  // it ran before a loss of all KV
   uint32_t pauses = 0;
   uint64_t paused_in_draft = 0;  // the last time

@@ -146,6 +146,11 @@ double StepTimeModel::Correction(double rows) const {
   return below == nullptr ? 1 : below->factor();
 }
 
+bool StepTimeModel::measured() const {
+  return std::any_of(classes_.begin(), classes_.end(),
+                     [](const LoadClass& entry) { return entry.weight > 0; });
+}
+
 double StepTimeModel::PredictUs(const StepLoad& load) const {
   return FitUs(load) * Correction(std::max(load.rows, 1.0));
 }

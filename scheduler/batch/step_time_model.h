@@ -44,6 +44,8 @@ class StepTimeModel {
   // measured to its end. Otherwise it says nothing.
   void Refute(const StepLoad& load, int64_t at_least_us);
   double PredictUs(const StepLoad& load) const;
+  // Some step was observed, or refuted: predictions are no mere guess.
+  bool measured() const;
   // The most rows, at most `row_max`, of a slice from `first_position` on top of `load` that keep
   // the prediction within `limit_us`.
   uint32_t RowsWithin(double limit_us, const StepLoad& load, uint32_t first_position,

@@ -68,6 +68,8 @@ class ReplicaServerTest : public ::testing::Test {
       reports_.push_back(std::move(*report));
       if (forget_) (void)scheduler_->Send(peer, Unknown{});
       forget_ = false;
+    } else if (auto* events = std::get_if<CacheEvents>(&envelope.body)) {
+      cache_events_.push_back(std::move(*events));
     } else if (std::holds_alternative<Goodbye>(envelope.body)) {
       ++goodbyes_;
     }
@@ -145,6 +147,7 @@ class ReplicaServerTest : public ::testing::Test {
   bool forget_ = false;
   std::vector<Hello> hellos_;
   std::vector<Report> reports_;
+  std::vector<CacheEvents> cache_events_;
   int goodbyes_ = 0;  // to the scheduler
   int gateway_goodbyes_ = 0;
   int welcomes_ = 0;
@@ -217,6 +220,47 @@ TEST_F(ReplicaServerTest, ReportsNameTheSequencesThatItHolds) {
   OpenGate();
   Await([&] { return finished_.size() == 1 && reports_.back().active.empty(); });
   EXPECT_GE(reports_.back().steps, 20U);
+}
+
+TEST_F(ReplicaServerTest, ReportsSayWhatWasServedAndWhatPrefillCosts) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  Submit submit = MakeSubmit(1);
+  submit.surface = "glasses";
+  ASSERT_TRUE(gateway_->Send(submit).ok());
+  Await([&] {
+    return finished_.size() == 1 && !reports_.empty() && !reports_.back().served.empty() &&
+           reports_.back().served[0].tokens == 23;
+  });
+  EXPECT_EQ(reports_.back().served[0].surface, "glasses");
+  EXPECT_EQ(reports_.back().schedulers, 1U);
+  EXPECT_EQ(reports_.back().prefill_tokens, 0U);
+  EXPECT_GT(reports_.back().prefill_token_us, 0);
+}
+
+TEST_F(ReplicaServerTest, ASchedulerIsToldWhatThePrefixCacheHolds) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0 && cache_events_.size() == 1; });
+  EXPECT_TRUE(cache_events_[0].snapshot);
+  EXPECT_TRUE(cache_events_[0].added.empty());
+  EXPECT_EQ(cache_events_[0].epoch, server_->info().epoch);
+  ASSERT_TRUE(gateway_->Send(MakeSubmit(1, 60)).ok());
+  size_t added = 0;
+  const auto count = [&] {
+    added = 0;
+    for (const CacheEvents& events : cache_events_) added += events.added.size();
+    return added;
+  };
+  Await([&] { return finished_.size() == 1 && count() == 3; });
+  for (size_t i = 1; i < cache_events_.size(); ++i) {
+    EXPECT_EQ(cache_events_[i].sequence, cache_events_[i - 1].sequence + 1);
+    EXPECT_FALSE(cache_events_[i].snapshot);
+  }
+  cache_events_.clear();
+  forget_ = true;  // it restarted: it is told everything at once
+  Await([&] { return !cache_events_.empty(); });
+  EXPECT_TRUE(cache_events_[0].snapshot);
+  EXPECT_EQ(cache_events_[0].added.size(), 3U);
 }
 
 // However late the loop is, a report is due whenever the slower timer below is.

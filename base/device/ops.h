@@ -116,6 +116,40 @@ struct AttentionSpec {
   float scale = 1.0F;
 };
 
+// A router's rule: of the softmax of a row's scores over all experts, the `active` largest are
+// chosen (of equal ones the lower expert) and are the weights, divided by their sum if
+// `renormalised`.
+struct RouterSpec {
+  uint32_t experts = 0;
+  uint32_t active = 0;
+  bool renormalised = true;
+};
+
+// One expert: silu(gate x) * (up x), then down.
+struct ExpertWeights {
+  const Matrix* gate = nullptr;  // [F, K]
+  const Matrix* up = nullptr;    // [F, K]
+  const Matrix* down = nullptr;  // [N, F]
+};
+
+// Experts [begin, begin + experts.size()) in `groups` equal runs. A row's sum over the experts of a
+// run, in expert order, is one partial sum, from zero; those of the runs are added by the pairwise
+// tree, so that a rank that holds whole runs can give the very bits of the whole.
+struct ExpertPart {
+  uint32_t begin = 0;
+  std::span<const ExpertWeights> experts;
+  uint32_t groups = 1;
+  Rows out;  // [M, N]
+  bool accumulate = false;
+};
+
+// Memory that experts work in, for M rows that go to `active` experts each.
+struct ExpertScratch {
+  float* gate = nullptr;  // [M * active, F]
+  float* up = nullptr;    // [M * active, F]
+  float* down = nullptr;  // [M * active, N]
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -170,6 +204,29 @@ class Ops {
 
   // out = gate / (1 + exp(-gate)) * up. out may be gate or up.
   virtual void SiluMul(Rows gate, Rows up, Rows out) = 0;
+
+  // The same with the tanh form of GELU instead: gate * s(2 * sqrt(2 / pi) * (gate + 0.044715
+  // gate^3)) * up, s(u) = 1 / (1 + exp(-u)).
+  virtual void GeluMul(Rows gate, Rows up, Rows out) = 0;
+
+  // out = x / (1 + exp(-gate)). out may be gate or x.
+  virtual void SigmoidMul(Rows gate, Rows x, Rows out) = 0;
+
+  // out = cap * tanh(x / cap). out may be x.
+  virtual void SoftCap(Rows x, float cap, Rows out) = 0;
+
+  // out = x * factor. out may be x.
+  virtual void Scale(Rows x, float factor, Rows out) = 0;
+
+  // out = 0.
+  virtual void Clear(Rows out) = 0;
+
+  // The feed-forward part of a layer with experts: routes the rows of x by their scores [M,
+  // experts] and computes every part; rows that go to one expert are computed together. x is none
+  // of the outputs.
+  virtual void ExpertFeedForward(Rows x, Rows scores, const RouterSpec& router,
+                                 const ExpertScratch& scratch,
+                                 std::span<const ExpertPart> parts) = 0;
 
   // out = x + y. out may be x or y.
   virtual void Add(Rows x, Rows y, Rows out) = 0;

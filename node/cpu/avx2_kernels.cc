@@ -9,7 +9,8 @@ namespace {
 
 constexpr Kernels kAvx2 = {avx2::MatMulFloat, avx2::MatMulInt8, avx2::QuantizeRow,
                            avx2::RmsNormRow,  avx2::SiluMul,    avx2::AttendChunk,
-                           avx2::MergeChunk,  avx2::KvWrite};
+                           avx2::MergeChunk,  avx2::KvWrite,    avx2::GeluMul,
+                           avx2::SigmoidMul,  avx2::SoftCap};
 
 }  // namespace
 

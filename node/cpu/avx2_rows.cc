@@ -71,6 +71,54 @@ void SiluMul(const float* gate, const float* up, size_t count, float* out) {
   StoreTail(out + whole, left, SiluMul8(LoadTail(gate + whole, left), LoadTail(up + whole, left)));
 }
 
+static inline __m256 GeluMul8(__m256 gate, __m256 up) {
+  const __m256 one = _mm256_set1_ps(1.0F);
+  const __m256 cubic = _mm256_fmadd_ps(_mm256_mul_ps(gate, gate), _mm256_set1_ps(kGeluCubic), one);
+  const __m256 u = _mm256_mul_ps(gate, cubic);
+  const __m256 denominator =
+      _mm256_add_ps(one, Exp(_mm256_mul_ps(u, _mm256_set1_ps(-kGeluFactor))));
+  return _mm256_mul_ps(_mm256_div_ps(gate, denominator), up);
+}
+
+void GeluMul(const float* gate, const float* up, size_t count, float* out) {
+  const size_t whole = count / 8 * 8;
+  for (size_t i = 0; i < whole; i += 8)
+    _mm256_storeu_ps(out + i, GeluMul8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+  const auto left = static_cast<uint32_t>(count - whole);
+  if (left == 0) return;
+  StoreTail(out + whole, left, GeluMul8(LoadTail(gate + whole, left), LoadTail(up + whole, left)));
+}
+
+static inline __m256 SigmoidMul8(__m256 gate, __m256 x) {
+  const __m256 negative = _mm256_xor_ps(gate, _mm256_set1_ps(-0.0F));
+  return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0F), Exp(negative)));
+}
+
+void SigmoidMul(const float* gate, const float* x, size_t count, float* out) {
+  const size_t whole = count / 8 * 8;
+  for (size_t i = 0; i < whole; i += 8)
+    _mm256_storeu_ps(out + i, SigmoidMul8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(x + i)));
+  const auto left = static_cast<uint32_t>(count - whole);
+  if (left == 0) return;
+  StoreTail(out + whole, left,
+            SigmoidMul8(LoadTail(gate + whole, left), LoadTail(x + whole, left)));
+}
+
+static inline __m256 SoftCap8(__m256 x, float cap) {
+  const __m256 exp = Exp(_mm256_mul_ps(x, _mm256_set1_ps(2.0F / cap)));
+  const __m256 below =
+      _mm256_div_ps(_mm256_set1_ps(2.0F * cap), _mm256_add_ps(exp, _mm256_set1_ps(1.0F)));
+  return _mm256_sub_ps(_mm256_set1_ps(cap), below);
+}
+
+void SoftCap(const float* x, float cap, size_t count, float* out) {
+  const size_t whole = count / 8 * 8;
+  for (size_t i = 0; i < whole; i += 8)
+    _mm256_storeu_ps(out + i, SoftCap8(_mm256_loadu_ps(x + i), cap));
+  const auto left = static_cast<uint32_t>(count - whole);
+  if (left > 0) StoreTail(out + whole, left, SoftCap8(LoadTail(x + whole, left), cap));
+}
+
 void KvWrite(const KvWriteHead& head) {
   if (!head.half || head.head_dim % 8 != 0) return ScalarKernels().kv_write(head);
   auto* keys = reinterpret_cast<uint16_t*>(head.keys) + head.slot;

@@ -11,7 +11,8 @@ namespace {
 
 constexpr Kernels kAvx512 = {avx2::MatMulFloat, MultiplyInt8<QuadDot>, avx2::QuantizeRow,
                              avx2::RmsNormRow,  avx2::SiluMul,         avx2::AttendChunk,
-                             avx2::MergeChunk,  avx2::KvWrite};
+                             avx2::MergeChunk,  avx2::KvWrite,         avx2::GeluMul,
+                             avx2::SigmoidMul,  avx2::SoftCap};
 
 }  // namespace
 

@@ -5,12 +5,14 @@
 #include <vector>
 
 #include "base/device/dequantize.h"
+#include "node/cpu/expert_feed_forward.h"
 #include "node/cpu/isa.h"
 #include "node/cpu/kernels.h"
 #include "node/cpu/lookup_table.h"
 #include "node/cpu/packed_matrix.h"
 #include "node/cpu/paged_attention.h"
 #include "node/cpu/partial_sums.h"
+#include "node/cpu/quantized_buffer.h"
 #include "node/cpu/thread_pool.h"
 
 namespace muselet::cpu {
@@ -31,7 +33,10 @@ uint32_t DivideUp(uint32_t a, uint32_t b) {
 class CpuOps final : public Ops {
  public:
   CpuOps(const CpuOptions& options, const Kernels& kernels, uint32_t threads)
-      : kernels_(kernels), int8_(options.activations == ActivationFormat::kInt8), pool_(threads) {}
+      : kernels_(kernels),
+        int8_(options.activations == ActivationFormat::kInt8),
+        pool_(threads),
+        experts_(kernels, pool_, int8_) {}
 
   std::string LayoutName() const override { return "cpu/lanes8-v2"; }
   std::string ActivationName() const override { return int8_ ? "int8" : "f32"; }
@@ -148,6 +153,37 @@ class CpuOps final : public Ops {
     });
   }
 
+  void GeluMul(Rows gate, Rows up, Rows out) override {
+    ForRows(gate, [&](uint32_t row) {
+      kernels_.gelu_mul(gate.row(row), up.row(row), gate.width, out.row(row));
+    });
+  }
+
+  void SigmoidMul(Rows gate, Rows x, Rows out) override {
+    ForRows(gate, [&](uint32_t row) {
+      kernels_.sigmoid_mul(gate.row(row), x.row(row), gate.width, out.row(row));
+    });
+  }
+
+  void SoftCap(Rows x, float cap, Rows out) override {
+    ForRows(x, [&](uint32_t row) { kernels_.soft_cap(x.row(row), cap, x.width, out.row(row)); });
+  }
+
+  void Scale(Rows x, float factor, Rows out) override {
+    ForRows(x, [&](uint32_t row) {
+      for (uint32_t i = 0; i < x.width; ++i) out.row(row)[i] = x.row(row)[i] * factor;
+    });
+  }
+
+  void Clear(Rows out) override {
+    ForRows(out, [&](uint32_t row) { std::fill_n(out.row(row), out.width, 0.0F); });
+  }
+
+  void ExpertFeedForward(Rows x, Rows scores, const RouterSpec& router,
+                         const ExpertScratch& scratch, std::span<const ExpertPart> parts) override {
+    experts_.Compute(x, scores, router, scratch, parts);
+  }
+
   void Add(Rows x, Rows y, Rows out) override {
     ForRows(x, [&](uint32_t row) {
       for (uint32_t i = 0; i < x.width; ++i) out.row(row)[i] = x.row(row)[i] + y.row(row)[i];
@@ -196,14 +232,7 @@ class CpuOps final : public Ops {
       needed |= UsesInt8(weight);
     }
     if (!needed) return {};
-    const size_t blocks = size_t{x.count} * (x.width / kBlockColumns);
-    if (scale_.size() < blocks) {
-      q_.resize(blocks * kBlockColumns);
-      scale_.resize(blocks);
-      sum_.resize(blocks);
-      total_.resize(blocks);
-    }
-    return {q_.data(), scale_.data(), sum_.data(), total_.data(), x.width / kBlockColumns};
+    return quantized_.Reserve(x.count, x.width);
   }
 
   void WriteRow(Rows k, Rows v, const StepRows& rows, const PagedKv& cache, uint32_t row) const {
@@ -277,10 +306,8 @@ class CpuOps final : public Ops {
   const std::shared_ptr<WeightArena> arena_ = std::make_shared<WeightArena>();
   PagedAttention attention_;
 
-  // The rounded inputs of the current product; grown to the largest step.
-  std::vector<int8_t> q_;
-  std::vector<float> scale_, sum_;
-  std::vector<int32_t> total_;
+  QuantizedBuffer quantized_;  // the rounded inputs of the current product
+  cpu::ExpertFeedForward experts_;
 };
 
 }  // namespace

@@ -134,7 +134,18 @@ struct Kernels {
   void (*attention_chunk)(const AttentionChunk& chunk);
   void (*attention_merge)(const AttentionMerge& merge);
   void (*kv_write)(const KvWriteHead& head);
+  // GeluMul, SigmoidMul and SoftCap of base/device/ops.h.
+  void (*gelu_mul)(const float* gate, const float* up, size_t count, float* out);
+  void (*sigmoid_mul)(const float* gate, const float* x, size_t count, float* out);
+  void (*soft_cap)(const float* x, float cap, size_t count, float* out);
 };
+
+// 2 * sqrt(2 / pi), the factor of the tanh form of GELU.
+inline constexpr float kGeluFactor = 1.59576912F;
+inline constexpr float kGeluCubic = 0.044715F;
+
+// exp as the layout states it, for what has no kernel of its own.
+float ScalarExp(float x);
 
 const Kernels& ScalarKernels();
 // Needs AVX2, FMA and F16C; null in a build for another processor family.

@@ -11,9 +11,8 @@
 #include "node/cpu/packed_matrix.h"
 
 namespace muselet::cpu {
-namespace {
 
-float Exp(float x) {
+float ScalarExp(float x) {
   x = std::min(std::max(x, -87.0F), 88.0F);
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
   const float n = std::fma(x, 0x1.715476p+0F, kRound) - kRound;
@@ -24,6 +23,12 @@ float Exp(float x) {
     p = std::fma(p, r, c);
   const auto exponent = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
   return p * std::bit_cast<float>(exponent);
+}
+
+namespace {
+
+float Exp(float x) {
+  return ScalarExp(x);
 }
 
 float AddLanes(const float (&lanes)[8]) {
@@ -146,6 +151,24 @@ void SiluMul(const float* gate, const float* up, size_t count, float* out) {
   for (size_t i = 0; i < count; ++i) out[i] = gate[i] / (1.0F + Exp(-gate[i])) * up[i];
 }
 
+void GeluMul(const float* gate, const float* up, size_t count, float* out) {
+  for (size_t i = 0; i < count; ++i) {
+    const float x = gate[i];
+    const float u = x * std::fma(x * x, kGeluCubic, 1.0F);
+    out[i] = x / (1.0F + Exp(u * -kGeluFactor)) * up[i];
+  }
+}
+
+void SigmoidMul(const float* gate, const float* x, size_t count, float* out) {
+  for (size_t i = 0; i < count; ++i) out[i] = x[i] / (1.0F + Exp(-gate[i]));
+}
+
+// tanh(y) = 1 - 2 / (exp(2 y) + 1).
+void SoftCap(const float* x, float cap, size_t count, float* out) {
+  const float twice = 2.0F / cap, height = 2.0F * cap;
+  for (size_t i = 0; i < count; ++i) out[i] = cap - height / (Exp(x[i] * twice) + 1.0F);
+}
+
 float CacheElement(const std::byte* at, bool half, size_t index) {
   if (half) return HalfToFloat(reinterpret_cast<const uint16_t*>(at)[index]);
   return reinterpret_cast<const float*>(at)[index];
@@ -215,8 +238,8 @@ void KvWriteOne(const KvWriteHead& head) {
   }
 }
 
-constexpr Kernels kScalar = {MatMulFloat, MatMulInt8,  QuantizeRow, RmsNormRow,
-                             SiluMul,     AttendChunk, MergeChunk,  KvWriteOne};
+constexpr Kernels kScalar = {MatMulFloat, MatMulInt8, QuantizeRow, RmsNormRow, SiluMul, AttendChunk,
+                             MergeChunk,  KvWriteOne, GeluMul,     SigmoidMul, SoftCap};
 
 }  // namespace
 

@@ -25,7 +25,9 @@ class GgufFile;
 //   embedding [V, C], output_norm [C], output [V, C] (absent if tied), and per layer "layers.N." +
 //   attention_norm [C], q [H*D, C], k [K*D, C], v [K*D, C], o [C, H*D], ffn_norm [C], gate [F, C],
 //   up [F, C], down [C, F]; with biases: q_bias [H*D], k_bias, v_bias, o_bias, gate_bias, up_bias,
-//   down_bias.
+//   down_bias; where LayerSpec asks for them: output_gate [H*D, C], q_norm [D], k_norm [D],
+//   post_attention_norm [C], post_ffn_norm [C]; with experts, instead of gate, up and down:
+//   router [E, C] and, for expert e, experts.e.gate, experts.e.up, experts.e.down.
 class Checkpoint {
  public:
   // `path` is a .gguf file or a directory. Faults name the file and the field: kNotFound, kDataLoss
@@ -35,6 +37,8 @@ class Checkpoint {
 
   const std::string& path() const { return path_; }  // as given to Open
   const ModelConfig& config() const { return config_; }
+  // What of the checkpoint is left out, in words for people; usually nothing.
+  const std::vector<std::string>& notices() const { return notices_; }
   // kNotFound naming the tensor in the checkpoint's own terms.
   virtual Result<TensorView> Tensor(std::string_view canonical_name) const = 0;
   virtual std::vector<std::string> TensorNames() const = 0;  // canonical, in file order
@@ -55,6 +59,7 @@ class Checkpoint {
  protected:
   std::string path_;
   ModelConfig config_;
+  std::vector<std::string> notices_;
   std::string chat_template_place_;
 };
 

@@ -77,7 +77,8 @@ Status CheckVocabulary(const GgufFile& file, const ModelConfig& config) {
 }
 
 Result<ModelConfig> ReadConfig(const GgufFile& file, const Architecture& architecture) {
-  ASSIGN_OR_RETURN(ModelConfig config, architecture.from_gguf(GgufFields(file, architecture.name)));
+  ASSIGN_OR_RETURN(ModelConfig config,
+                   architecture.from_gguf(GgufFields(file, architecture.gguf_name)));
   ASSIGN_OR_RETURN(config.name, file.StringOr("general.name", ""));
   RETURN_IF_ERROR(CheckVocabulary(file, config));
   RETURN_IF_ERROR(ReadEndTokens(file, config));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "node/model/architectures/architecture.h"
@@ -30,10 +31,11 @@ struct SideFiles {
 class HuggingFaceCheckpoint : public Checkpoint {
  public:
   HuggingFaceCheckpoint(const std::string& directory, Safetensors weights, ModelConfig config,
-                        TensorTable tensors, SideFiles side)
+                        TensorTable tensors, SideFiles side, std::vector<std::string> notices)
       : weights_(std::move(weights)), tensors_(std::move(tensors)), side_(std::move(side)) {
     path_ = directory;
     config_ = std::move(config);
+    notices_ = std::move(notices);
     chat_template_place_ = side_.chat_template_place;
   }
 
@@ -157,7 +159,12 @@ Result<ModelConfig> ReadConfig(const std::string& directory, const JsonFields& c
         "quantization_config",
         "quantised safetensors are not supported; use the original weights or GGUF");
   }
-  ASSIGN_OR_RETURN(ModelConfig model, architecture.from_hugging_face(config));
+  std::optional<JsonFields> text;
+  if (!architecture.text_config.empty()) {
+    ASSIGN_OR_RETURN(text, config.FindObject(architecture.text_config));
+    if (!text) return config.Fault(architecture.text_config, "missing");
+  }
+  ASSIGN_OR_RETURN(ModelConfig model, architecture.from_hugging_face(text ? *text : config));
   model.name = std::filesystem::path(directory).filename().string();
   const std::string generation = directory + "/generation_config.json";
   if (IsPresent(generation)) {
@@ -165,7 +172,29 @@ Result<ModelConfig> ReadConfig(const std::string& directory, const JsonFields& c
     RETURN_IF_ERROR(ReadEndTokens(fields, model));
   }
   RETURN_IF_ERROR(ReadEndTokens(config, model));
+  if (text) RETURN_IF_ERROR(ReadEndTokens(*text, model));
   return model;
+}
+
+// The tensors of the text model. What is left out becomes a notice.
+std::vector<FileTensor> TextTensors(const Safetensors& weights, const Architecture& architecture,
+                                    std::vector<std::string>& notices) {
+  std::vector<FileTensor> tensors;
+  uint64_t skipped = 0, bytes = 0;
+  for (const SafetensorsTensor& tensor : weights.tensors()) {
+    const std::string_view prefix = architecture.skipped_prefix;
+    if (!prefix.empty() && tensor.name.starts_with(prefix)) {
+      ++skipped;
+      bytes += tensor.view.bytes();
+      continue;
+    }
+    tensors.push_back({tensor.name, tensor.view});
+  }
+  if (skipped > 0) {
+    notices.push_back("the part that sees is skipped (" + std::to_string(skipped) + " tensors, " +
+                      std::to_string(bytes) + " bytes): the model understands text alone");
+  }
+  return tensors;
 }
 
 }  // namespace
@@ -184,16 +213,15 @@ Result<std::unique_ptr<Checkpoint>> OpenHuggingFaceCheckpoint(const std::string&
   if (model.layers.size() > weights.tensors().size()) {
     return config.Fault("num_hidden_layers", "more layers than the weights have tensors");
   }
-  std::vector<FileTensor> tensors;
-  for (const SafetensorsTensor& tensor : weights.tensors()) {
-    tensors.push_back({tensor.name, tensor.view});
-  }
+  std::vector<std::string> notices;
+  std::vector<FileTensor> tensors = TextTensors(weights, *architecture, notices);
   ASSIGN_OR_RETURN(
       TensorTable table,
       TensorTable::Match(directory, architecture->tensors(model, TensorNaming::kHuggingFace),
                          std::move(tensors), architecture->ignores));
   return std::unique_ptr<Checkpoint>(std::make_unique<HuggingFaceCheckpoint>(
-      directory, std::move(weights), std::move(model), std::move(table), std::move(side)));
+      directory, std::move(weights), std::move(model), std::move(table), std::move(side),
+      std::move(notices)));
 }
 
 }  // namespace muselet

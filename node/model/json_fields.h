@@ -21,6 +21,7 @@ class JsonFields : public ConfigFields {
   // The object in a field, or nothing.
   Result<std::optional<JsonFields>> FindObject(std::string_view field) const;
   const Json& json() const { return object_; }
+  const std::string& where() const { return where_; }
 
   Result<std::optional<int64_t>> FindInt(std::string_view field) const override;
   Result<std::optional<double>> FindNumber(std::string_view field) const override;

@@ -1,5 +1,6 @@
 #include "node/model/load_model.h"
 
+#include "base/log.h"
 #include "node/cpu/cpu_ops.h"
 #include "node/model/memory_plan.h"
 #include "node/model/model_info.h"
@@ -22,12 +23,18 @@ class CheckpointedRank final : public RankModel {
   }
   void Connect(const RankLinks& links) override { transformer_->Connect(links); }
   void SetDeadline(int64_t deadline_us) override { transformer_->SetDeadline(deadline_us); }
+  int64_t waited_us() const override { return transformer_->waited_us(); }
   const RankShard& shard() const override { return transformer_->shard(); }
 
  private:
   const std::shared_ptr<const Checkpoint> checkpoint_;
   const std::unique_ptr<Transformer> transformer_;
 };
+
+void LogNotices(const Checkpoint& checkpoint) {
+  for (const std::string& notice : checkpoint.notices())
+    LogInfo("model loaded in part", {{"path", checkpoint.path()}, {"notice", notice}});
+}
 
 }  // namespace
 
@@ -37,6 +44,7 @@ Result<std::unique_ptr<Model>> LoadModel(std::shared_ptr<const Checkpoint> check
   ASSIGN_OR_RETURN(std::unique_ptr<Ops> ops, cpu::MakeCpuOps(options.cpu));
   ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model,
                    Transformer::Create(*checkpoint, options, std::move(ops), progress));
+  LogNotices(*checkpoint);
   return std::unique_ptr<Model>(std::move(model));
 }
 
@@ -48,6 +56,7 @@ Result<std::unique_ptr<RankModel>> LoadRankModel(std::shared_ptr<const Checkpoin
   ASSIGN_OR_RETURN(
       std::unique_ptr<Transformer> model,
       Transformer::CreateRank(*checkpoint, options, std::move(ops), plan, rank, progress));
+  if (rank == 0) LogNotices(*checkpoint);
   return std::unique_ptr<RankModel>(
       std::make_unique<CheckpointedRank>(std::move(checkpoint), std::move(model)));
 }

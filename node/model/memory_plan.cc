@@ -7,6 +7,7 @@
 #include "node/model/kv_cache.h"
 #include "node/model/rank_exchange.h"
 #include "node/model/rope_table.h"
+#include "node/model/step_widths.h"
 
 namespace muselet {
 namespace {
@@ -25,10 +26,11 @@ class LayerBytes {
         prefix_("layers." + std::to_string(layer) + ".") {}
 
   uint64_t Of(const LayerShard& shard) const {
-    uint64_t bytes = 2 * hidden_ * sizeof(float);  // norms
+    uint64_t bytes = (spec_.post_norms ? 4 : 2) * hidden_ * sizeof(float);  // norms
+    if (spec_.head_norm != HeadNorm::kNone) bytes += 2 * uint64_t{spec_.head_dim} * sizeof(float);
     for (const AttentionPart& part : shard.attention) bytes += OfPart(part);
     for (const FeedForwardPart& part : shard.feed_forward) bytes += OfPart(part);
-    if (spec_.attention_bias) bytes += hidden_ * sizeof(float);
+    if (spec_.output_bias) bytes += hidden_ * sizeof(float);
     if (spec_.mlp_bias) bytes += hidden_ * sizeof(float);
     if (spec_.experts > 0)
       bytes += MatrixBytes(format_(prefix_ + "router"), spec_.experts, hidden_);
@@ -51,10 +53,11 @@ class LayerBytes {
     return bytes;
   }
   uint64_t OfPart(const FeedForwardPart& part) const {
-    const uint64_t one =
-        Rows("gate", part.columns) + Rows("up", part.columns) + Columns("down", part.columns);
+    const std::string expert = part.experts > 0 ? "experts.0." : "";
+    const uint64_t one = Rows(expert + "gate", part.columns) + Rows(expert + "up", part.columns) +
+                         Columns(expert + "down", part.columns);
     const uint64_t biases = spec_.mlp_bias ? 2ULL * part.columns * sizeof(float) : 0;
-    return (one + biases) * std::max(1U, spec_.experts);
+    return (one + biases) * std::max(1U, part.experts);
   }
 
   const LayerSpec& spec_;
@@ -72,28 +75,6 @@ uint64_t TokenBytes(const LayerSpec& spec, const LayerShard& shard, DType kv) {
 
 uint64_t BlocksOf(uint64_t tokens) {
   return (tokens + KvCache::kBlockTokens - 1) / KvCache::kBlockTokens;
-}
-
-// Values of a row that a layer's parts compute.
-struct RowWidths {
-  uint64_t query = 0, kv = 0, ffn = 0;
-};
-
-RowWidths WidestOf(const ModelConfig& config, const RankShard& shard) {
-  RowWidths widest;
-  for (size_t i = 0; i < shard.layers.size(); ++i) {
-    const LayerSpec& spec = config.layers[shard.layer_begin + i];
-    RowWidths layer;
-    for (const AttentionPart& part : shard.layers[i].attention) {
-      layer.query += uint64_t{part.query_heads} * spec.head_dim;
-      layer.kv += uint64_t{part.kv_heads} * spec.head_dim;
-    }
-    for (const FeedForwardPart& part : shard.layers[i].feed_forward) layer.ffn += part.columns;
-    widest.query = std::max(widest.query, layer.query);
-    widest.kv = std::max(widest.kv, layer.kv);
-    widest.ffn = std::max(widest.ffn, layer.ffn * std::max(1U, spec.experts_active));
-  }
-  return widest;
 }
 
 // The angles of a row, for every kind of rotation that the rank's layers have.
@@ -179,6 +160,7 @@ uint64_t WeightBytes(const ModelConfig& config, const WeightFormat& format, cons
     bytes += LayerBytes(config, format, shard.layer_begin + i).Of(shard.layers[i]);
   if (plan.whole() && !config.tied_embeddings)
     bytes += MatrixBytes(format("embedding"), config.vocab_size, hidden);
+  if (shard.first_stage && config.embedding_norm_eps > 0.0) bytes += hidden * sizeof(float);
   if (shard.last_stage) {
     bytes += hidden * sizeof(float);
     bytes += MatrixBytes(format(config.tied_embeddings ? "embedding" : "output"),
@@ -213,19 +195,20 @@ KvTokenBytes KvBytesPerToken(const ModelConfig& config, const RankShard& shard, 
 uint64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan, uint32_t rank,
                         uint32_t step_tokens, uint32_t sequences) {
   const RankShard& shard = plan.ranks[rank];
-  const RowWidths widest = WidestOf(config, shard);
   const uint64_t row =
-      2 * (config.hidden_dim + widest.query + widest.kv + widest.ffn) + AngleValues(config, shard);
+      WidestOf(config, shard).RowValues(config.hidden_dim) + AngleValues(config, shard);
   const uint64_t values = row * step_tokens + ExchangeValues(config, plan, shard, step_tokens) +
                           LogitsValues(config, plan, shard) * sequences;
   return values * sizeof(float) + KernelBytes(config, shard, step_tokens);
 }
 
 uint64_t KernelBytes(const ModelConfig& config, const RankShard& shard, uint32_t step_tokens) {
-  const RowWidths widest = WidestOf(config, shard);
-  const uint64_t columns = std::max({uint64_t{config.hidden_dim}, widest.query, widest.ffn});
-  // A byte a column, and a scale and a sum a block of 32.
-  return step_tokens * (columns + columns / 32 * 2 * sizeof(float)) + cpu::kPartialBytesMax;
+  const StepWidths widest = WidestOf(config, shard);
+  const uint64_t columns =
+      std::max({uint64_t{config.hidden_dim}, widest.query, widest.ffn, widest.down});
+  // A byte a column, and a scale and a sum a block of 32; the inputs of experts, sorted.
+  const uint64_t row = columns + columns / 32 * 2 * sizeof(float) + widest.down * sizeof(float);
+  return step_tokens * row + cpu::kPartialBytesMax;
 }
 
 RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,

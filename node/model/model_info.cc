@@ -14,8 +14,11 @@ Status CheckLayer(const LayerSpec& spec) {
     return InvalidArgument(std::to_string(spec.query_heads) + " attention heads do not share " +
                            std::to_string(spec.kv_heads) + " key/value heads evenly");
   }
-  if (spec.experts > 0 || spec.output_gate)
-    return InvalidArgument("layers with experts or an output gate cannot be computed");
+  if (spec.experts > 0 &&
+      (spec.post_norms || spec.mlp_bias || spec.activation != Activation::kSilu ||
+       spec.experts_active == 0 || spec.experts_active > spec.experts))
+    return InvalidArgument(
+        "layers with experts can be computed with silu only, without biases and post norms");
   const RopeSpec& rope = spec.rope;
   if (rope.rotary_dim % 2 != 0 || rope.rotary_dim > spec.head_dim)
     return InvalidArgument("rotary dimension " + std::to_string(rope.rotary_dim) +

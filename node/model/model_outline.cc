@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "node/model/architectures/decoder.h"
+#include "node/model/architectures/decoder_config.h"
 #include "node/model/checkpoint.h"
 #include "node/model/file_fault.h"
 #include "node/model/json_fields.h"
@@ -57,6 +57,7 @@ Result<LayerSpec> ReadLayer(const JsonFields& config, uint32_t hidden) {
   if (layer.head_dim == 0) return config.Fault("head_dim", "missing");
   ASSIGN_OR_RETURN(layer.ffn_dim, config.Size("intermediate_size", kWidthMax));
   ASSIGN_OR_RETURN(layer.attention_bias, config.BoolOr("attention_bias", false));
+  layer.output_bias = layer.attention_bias;
   ASSIGN_OR_RETURN(layer.mlp_bias, config.BoolOr("mlp_bias", false));
   ASSIGN_OR_RETURN(const std::string type, config.StringOr("model_type", ""));
   layer.output_gate = type.rfind("muse_glimmer", 0) == 0;

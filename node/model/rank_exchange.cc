@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
+
 namespace muselet {
 namespace {
 
@@ -78,7 +80,7 @@ Status RankExchange::AddWhole(Ops& ops, const PartialOrder& order, const float* 
   const size_t bytes = order.slots * partial * sizeof(float);
   const RankTicket ticket =
       links_.tensor->AllGather({mine_.data(), bytes}, {all_.data(), bytes * plan_.tensor});
-  RETURN_IF_ERROR(links_.tensor->Wait(ticket, deadline_us_));
+  RETURN_IF_ERROR(Await(*links_.tensor, ticket));
   partials_.clear();
   for (const PartialOrder::Part& part : order.parts) {
     const size_t index = size_t{part.tensor_rank} * order.slots + part.slot;
@@ -88,13 +90,20 @@ Status RankExchange::AddWhole(Ops& ops, const PartialOrder& order, const float* 
   return OkStatus();
 }
 
+Status RankExchange::Await(RankGroup& group, RankTicket ticket) {
+  const int64_t begin_us = Clock::Real().NowUs();
+  const Status done = group.Wait(ticket, deadline_us_);
+  waited_us_ += Clock::Real().NowUs() - begin_us;
+  return done;
+}
+
 Status RankExchange::SendBytes(RankGroup& group, const float* data, size_t count, uint32_t to) {
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
   const size_t total = count * sizeof(float);
   RankTicket ticket = 0;
   for (size_t at = 0; at < total; at += message_bytes_max_)
     ticket = group.Send({bytes + at, std::min(message_bytes_max_, total - at)}, to);
-  return group.Wait(ticket, deadline_us_);
+  return Await(group, ticket);
 }
 
 Status RankExchange::RecvBytes(RankGroup& group, float* data, size_t count, uint32_t from) {
@@ -103,7 +112,7 @@ Status RankExchange::RecvBytes(RankGroup& group, float* data, size_t count, uint
   RankTicket ticket = 0;
   for (size_t at = 0; at < total; at += message_bytes_max_)
     ticket = group.Recv({bytes + at, std::min(message_bytes_max_, total - at)}, from);
-  return group.Wait(ticket, deadline_us_);
+  return Await(group, ticket);
 }
 
 Status RankExchange::Receive(Rows residual) {

@@ -44,6 +44,8 @@ class RankExchange {
 
   void Connect(const RankLinks& links) { links_ = links; }
   void SetDeadline(int64_t deadline_us) { deadline_us_ = deadline_us; }
+  // How long operations have waited for other ranks, all together.
+  int64_t waited_us() const { return waited_us_; }
 
   // Memory for partial sums of steps of so many rows, each with `slots` of them.
   Status Reserve(Ops& ops, uint32_t rows, uint32_t slots);
@@ -67,6 +69,7 @@ class RankExchange {
   Status GatherLogits(uint32_t rows, float* logits);
 
  private:
+  Status Await(RankGroup& group, RankTicket ticket);
   Status SendBytes(RankGroup& group, const float* data, size_t count, uint32_t to);
   Status RecvBytes(RankGroup& group, float* data, size_t count, uint32_t from);
 
@@ -76,6 +79,7 @@ class RankExchange {
   const size_t message_bytes_max_;
   RankLinks links_;
   int64_t deadline_us_ = INT64_MAX;
+  int64_t waited_us_ = 0;
   uint32_t rows_max_ = 0;  // of one exchange
   DeviceBuffer mine_;      // [slots, rows, hidden]
   DeviceBuffer all_;       // [tensor ranks, slots, rows, hidden]

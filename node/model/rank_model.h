@@ -32,6 +32,8 @@ class RankModel : public Model {
   virtual void Connect(const RankLinks& links) = 0;
   // Until when the next Forward may wait for other ranks, of the monotonic clock. Step thread only.
   virtual void SetDeadline(int64_t deadline_us) = 0;
+  // How long all Forwards together have waited for other ranks. Step thread only.
+  virtual int64_t waited_us() const = 0;
   virtual const RankShard& shard() const = 0;
 
   // Model::Forward gives logits on tensor rank 0 of the last stage, an empty span elsewhere. The

@@ -26,8 +26,9 @@ std::string LayerName(size_t layer, std::string_view name) {
 }
 
 LayerSegments SegmentsOfLayer(const ModelConfig& config, size_t layer, const WeightFormat& format) {
+  const bool experts = config.layers[layer].experts > 0;
   return SegmentsOf(config.layers[layer], format(LayerName(layer, "o")),
-                    format(LayerName(layer, "down")));
+                    experts ? DType::kF32 : format(LayerName(layer, "down")));
 }
 
 // `units` over `ranks` as evenly as they go, the first ranks having more.
@@ -61,8 +62,12 @@ AttentionPart PartOfHeads(const LayerSpec& layer, const SegmentRange& segments, 
 
 FeedForwardPart PartOfColumns(const LayerSpec& layer, const SegmentRange& segments,
                               uint32_t count) {
+  if (layer.experts > 0) {
+    const uint32_t experts = layer.experts / count;  // of a run
+    return {0, layer.ffn_dim, segments, segments.begin * experts, segments.count() * experts};
+  }
   const uint32_t columns = layer.ffn_dim / count;  // of a segment
-  return {segments.begin * columns, segments.count() * columns, segments};
+  return {segments.begin * columns, segments.count() * columns, segments, 0, 0};
 }
 
 // Nothing if the layer cannot be divided over `tensor` ranks.
@@ -97,10 +102,11 @@ Status RefuseTensorSize(const ModelConfig& config, const WeightFormat& format, u
   const LayerSpec& layer = config.layers.front();
   const LayerSegments segments = SegmentsOfLayer(config, 0, format);
   return InvalidArgument(fmt::format(
-      "tensor {}: {} query heads over {} key/value heads and {} feed-forward groups of {} columns "
+      "tensor {}: {} query heads over {} key/value heads and {} feed-forward groups of {} {} "
       "cannot be divided over {} ranks; sizes that fit: {}",
       tensor, layer.query_heads, layer.kv_heads, segments.feed_forward,
-      layer.ffn_dim / segments.feed_forward, tensor,
+      (layer.experts > 0 ? layer.experts : layer.ffn_dim) / segments.feed_forward,
+      layer.experts > 0 ? "experts" : "columns", tensor,
       fmt::join(TensorSizesThatFit(config, format), ", ")));
 }
 
@@ -154,9 +160,11 @@ std::string LayerText(const LayerShard& shard) {
   for (const AttentionPart& part : shard.attention)
     text += fmt::format(" q{}+{} kv{}+{} s{}-{}", part.query_begin, part.query_heads, part.kv_begin,
                         part.kv_heads, part.segments.begin, part.segments.end);
-  for (const FeedForwardPart& part : shard.feed_forward)
+  for (const FeedForwardPart& part : shard.feed_forward) {
     text += fmt::format(" f{}+{} s{}-{}", part.column_begin, part.columns, part.segments.begin,
                         part.segments.end);
+    if (part.experts > 0) text += fmt::format(" e{}+{}", part.expert_begin, part.experts);
+  }
   return text;
 }
 
@@ -173,8 +181,11 @@ uint32_t SegmentCount(uint32_t columns, uint32_t groups, DType dtype) {
 LayerSegments SegmentsOf(const LayerSpec& layer, DType o, DType down) {
   uint32_t groups = layer.kv_heads;
   while (groups * 2 <= kAttentionGroups && layer.query_heads % (groups * 2) == 0) groups *= 2;
-  return {SegmentCount(layer.query_heads * layer.head_dim, groups, o),
-          SegmentCount(layer.ffn_dim, kFeedForwardGroups, down)};
+  const uint32_t attention = SegmentCount(layer.query_heads * layer.head_dim, groups, o);
+  if (layer.experts == 0) return {attention, SegmentCount(layer.ffn_dim, kFeedForwardGroups, down)};
+  uint32_t runs = std::min(layer.experts, kFeedForwardGroups);
+  while (layer.experts % runs != 0) --runs;
+  return {attention, runs};
 }
 
 std::vector<SegmentRange> CompleteSubtrees(const SegmentRange& range, uint32_t count) {
@@ -227,8 +238,10 @@ uint64_t LayerCost(const ModelConfig& config, size_t layer, const WeightFormat& 
   add("v", kv);
   add("o", query);
   if (spec.output_gate) add("output_gate", query);
+  const std::string expert = spec.experts > 0 ? "experts.0." : "";
   for (const std::string_view name : {"gate", "up", "down"})
-    add(name, uint64_t{spec.ffn_dim} * std::max(1U, spec.experts_active));
+    add(expert + std::string(name), uint64_t{spec.ffn_dim} * std::max(1U, spec.experts_active));
+  if (spec.experts > 0) add("router", spec.experts);
   return cost;
 }
 

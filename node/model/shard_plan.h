@@ -5,7 +5,7 @@
 // number depends on the model only. A rank holds whole segments of the two products that sum over
 // what is divided, o (over heads) and down (over feed-forward columns). What it holds falls into
 // parts: each part is one complete subtree of the tree over the segments, and gives one partial
-// sum.
+// sum. Of a layer with experts a rank holds whole experts, in runs that are summed like segments.
 //
 // Plain values; immutable once made.
 #pragma once
@@ -47,10 +47,12 @@ struct AttentionPart {
   SegmentRange segments;  // of o's columns
 };
 
-// Feed-forward columns whose part of the down projection is one partial sum.
+// Feed-forward columns whose part of the down projection is one partial sum; or whole experts whose
+// results are.
 struct FeedForwardPart {
   uint32_t column_begin = 0, columns = 0;
-  SegmentRange segments;  // of down's columns
+  SegmentRange segments;  // of down's columns, or runs of experts
+  uint32_t expert_begin = 0, experts = 0;
 };
 
 // What a rank holds of one layer, in segment order.
@@ -106,7 +108,8 @@ std::vector<uint32_t> TensorSizesThatFit(const ModelConfig& config, const Weight
 // depends on the model only, so that every way of sharding gives the same bits.
 uint32_t SegmentCount(uint32_t columns, uint32_t groups, DType dtype);
 
-// Segments of o and down of a layer. The groups of o are the grouped-query groups; where those are
+// Segments of o and down of a layer; with experts, instead of down's, runs of experts (as many as
+// divide them evenly, up to 8). The groups of o are the grouped-query groups; where those are
 // few, halves of them, quarters, ..., so that key/value heads can be replicated.
 LayerSegments SegmentsOf(const LayerSpec& layer, DType o, DType down);
 

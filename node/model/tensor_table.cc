@@ -16,6 +16,19 @@ std::string ShapeText(const TensorSpec& spec) {
   return text + "]";
 }
 
+// Entries of the outermost axis. REQUIRES: each is whole blocks, or the dtype is plain.
+TensorView PartOf(const TensorView& whole, const TensorPart& part) {
+  const DTypeTraits traits = Traits(whole.dtype);
+  const uint64_t values = whole.count() / whole.shape[0];
+  TensorView view = whole;
+  view.data += part.begin * values / traits.block_values * traits.block_bytes;
+  view.shape[0] = part.count;
+  if (whole.rank < 3) return view;
+  view.rank = 2;
+  view.shape = {whole.shape[1], whole.shape[2], 1, 1};
+  return view;
+}
+
 }  // namespace
 
 Result<TensorTable> TensorTable::Match(const std::string& path, std::vector<TensorSpec> specs,
@@ -39,8 +52,7 @@ Result<TensorTable> TensorTable::Match(const std::string& path, std::vector<Tens
                        tensor.view.ToString() + ", the config asks for " + ShapeText(*spec));
     }
     found[spec - specs.begin()] = true;
-    table.names_.push_back(spec->canonical);
-    table.views_.push_back(tensor.view);
+    table.Add(*spec, tensor.view);
   }
   const auto missing = std::find(found.begin(), found.end(), false);
   if (missing != found.end()) {
@@ -51,6 +63,18 @@ Result<TensorTable> TensorTable::Match(const std::string& path, std::vector<Tens
   std::sort(table.by_name_.begin(), table.by_name_.end(),
             [&](uint32_t a, uint32_t b) { return table.names_[a] < table.names_[b]; });
   return table;
+}
+
+void TensorTable::Add(const TensorSpec& spec, const TensorView& view) {
+  if (spec.parts.empty()) {
+    names_.push_back(spec.canonical);
+    views_.push_back(view);
+    return;
+  }
+  for (const TensorPart& part : spec.parts) {
+    names_.push_back(part.canonical);
+    views_.push_back(PartOf(view, part));
+  }
 }
 
 Result<TensorView> TensorTable::Find(std::string_view canonical) const {

@@ -1,36 +1,16 @@
 #include "node/model/transformer.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "node/model/model_info.h"
 #include "node/model/rope_table.h"
+#include "node/model/step_widths.h"
 
 namespace muselet {
 namespace {
 
 float* Floats(const DeviceBuffer& buffer) {
   return reinterpret_cast<float*>(buffer.data());
-}
-
-// Rows [begin, begin + count) of x.
-Rows Part(Rows x, uint32_t begin, uint32_t count) {
-  return {x.row(begin), count, x.width};
-}
-
-// What the parts of a layer need of each kind, in values a row.
-struct Widths {
-  size_t query = 0, kv = 0, ffn = 0;
-};
-
-Widths WidthsOf(const LayerShard& shard, const LayerSpec& spec) {
-  Widths widths;
-  for (const AttentionPart& part : shard.attention) {
-    widths.query += size_t{part.query_heads} * spec.head_dim;
-    widths.kv += size_t{part.kv_heads} * spec.head_dim;
-  }
-  for (const FeedForwardPart& part : shard.feed_forward) widths.ffn += part.columns;
-  return widths;
 }
 
 // The digest took samples all over the file.
@@ -68,6 +48,7 @@ Result<std::unique_ptr<Transformer>> Transformer::CreateRank(
   model->info_.kv_bytes = model->cache_.bytes();
   model->MapRotations();
   model->OrderPartials();
+  model->ListExperts();
   RETURN_IF_ERROR(model->Reserve(std::max(1U, options.batch.step_tokens_max)));
   RETURN_IF_ERROR(model->ReserveLogits(std::max(1U, options.batch.sequences_max)));
   return model;
@@ -111,7 +92,7 @@ void Transformer::MapRotations() {
 void Transformer::OrderPartials() {
   size_t parts_max = 0;
   for (size_t i = 0; i < shard_.layers.size(); ++i) {
-    parts_max = std::max(parts_max, shard_.layers[i].attention.size() * 3);
+    parts_max = std::max(parts_max, shard_.layers[i].attention.size() * 4);
     parts_max = std::max(parts_max, shard_.layers[i].feed_forward.size() * 2);
     if (plan_.tensor == 1) continue;
     const size_t index = shard_.layer_begin + i;
@@ -123,31 +104,42 @@ void Transformer::OrderPartials() {
   targets_.reserve(parts_max);
 }
 
+void Transformer::ListExperts() {
+  size_t parts_max = 0;
+  for (const LayerWeights& layer : weights_.layers) {
+    std::vector<std::vector<ExpertWeights>>& parts = experts_.emplace_back();
+    for (const FeedForwardWeights& part : layer.feed_forward) {
+      std::vector<ExpertWeights>& experts = parts.emplace_back();
+      for (const FeedForwardWeights& expert : part.experts)
+        experts.push_back({expert.gate.get(), expert.up.get(), expert.down.get()});
+    }
+    parts_max = std::max(parts_max, parts.size());
+  }
+  expert_parts_.reserve(parts_max);
+}
+
 Status Transformer::Reserve(uint32_t rows) {
   if (rows <= scratch_.rows) return OkStatus();
   RETURN_IF_ERROR(exchange_.Reserve(*ops_, rows, slots_max_));
-  size_t query = 0, kv = 0, ffn = 0;
-  for (size_t i = 0; i < shard_.layers.size(); ++i) {
-    const Widths widths = WidthsOf(shard_.layers[i], layer(i));
-    query = std::max(query, widths.query);
-    kv = std::max(kv, widths.kv);
-    ffn = std::max(ffn, widths.ffn);
-  }
+  const StepWidths widths = WidestOf(config_, shard_);
   const size_t hidden = config_.hidden_dim;
   Scratch scratch;
-  ASSIGN_OR_RETURN(scratch.buffer, ops_->Allocate((2 * hidden + 2 * query + 2 * kv + 2 * ffn) *
-                                                  rows * sizeof(float)));
+  ASSIGN_OR_RETURN(scratch.buffer,
+                   ops_->Allocate(widths.RowValues(config_.hidden_dim) * rows * sizeof(float)));
   float* next = Floats(scratch.buffer);
   const auto take = [&](size_t width) { return std::exchange(next, next + width * rows); };
   scratch.rows = rows;
   scratch.hidden = take(hidden);
   scratch.normed = take(hidden);
-  scratch.q = take(query);
-  scratch.k = take(kv);
-  scratch.v = take(kv);
-  scratch.attended = take(query);
-  scratch.gate = take(ffn);
-  scratch.up = take(ffn);
+  scratch.q = take(widths.query);
+  scratch.k = take(widths.kv);
+  scratch.v = take(widths.kv);
+  scratch.attended = take(widths.query);
+  scratch.gate = take(widths.ffn);
+  scratch.up = take(widths.ffn);
+  scratch.output_gate = take(widths.gate);
+  scratch.scores = take(widths.scores);
+  scratch.down = take(widths.down);
   for (Rotation& rotation : rotations_) {
     const size_t bytes = std::max<size_t>(1, rotation.frequencies.size()) * rows * sizeof(float);
     ASSIGN_OR_RETURN(rotation.cosine, ops_->Allocate(bytes));
@@ -185,146 +177,6 @@ void Transformer::PlaceRows(const StepPlan& plan) {
   for (Rotation& rotation : rotations_)
     FillRopeAngles(rotation.frequencies, places_[0], Floats(rotation.cosine),
                    Floats(rotation.sine));
-}
-
-Result<std::span<const float>> Transformer::Forward(const StepPlan& plan) {
-  const uint32_t rows = plan.row_count();
-  RETURN_IF_ERROR(Reserve(rows));
-  PlaceRows(plan);
-  RETURN_IF_ERROR(ReserveLogits(static_cast<uint32_t>(logits_rows_.size())));
-  if (shard_.first_stage) {
-    ops_->Gather(*weights_.embedding, plan.tokens, Hidden(rows));
-  } else {
-    RETURN_IF_ERROR(exchange_.Receive(Hidden(rows)));
-  }
-  for (size_t i = 0; i < shard_.layers.size(); ++i) {
-    RETURN_IF_ERROR(AttentionPart(i, rows));
-    RETURN_IF_ERROR(FeedForwardPart(i, rows));
-  }
-  if (shard_.last_stage) return Logits(rows);
-  RETURN_IF_ERROR(exchange_.Send(Hidden(rows)));
-  return std::span<const float>();
-}
-
-// Of the rows that the plan asks for, out of `rows`.
-Result<std::span<const float>> Transformer::Logits(uint32_t rows) {
-  const auto outputs = static_cast<uint32_t>(logits_rows_.size());
-  if (outputs == 0) return std::span<const float>();
-  const Rows last = {scratch_.normed, outputs, config_.hidden_dim};
-  ops_->SelectRows(Hidden(rows), logits_rows_, last);
-  ops_->RmsNorm(last, weights_.output_norm.data(), static_cast<float>(config_.final_norm_eps),
-                last);
-  const Rows whole = {Floats(logits_), outputs, config_.vocab_size};
-  const Rows out = plan_.tensor == 1 ? whole : exchange_.LogitsSlice(outputs);
-  const MatMulTarget head = {&weights_.head(), nullptr, out};
-  ops_->MatMul(last, {&head, 1});
-  if (plan_.tensor > 1) RETURN_IF_ERROR(exchange_.GatherLogits(outputs, whole.data));
-  if (shard_.tensor_rank > 0) return std::span<const float>();
-  return std::span<const float>(whole.data, size_t{outputs} * whole.width);
-}
-
-// hidden += attention of its norm.
-Status Transformer::AttentionPart(size_t index, uint32_t rows) {
-  const LayerSpec& spec = layer(index);
-  const LayerShard& shard = shard_.layers[index];
-  const LayerWeights& weights = weights_.layers[index];
-  const Rotation& rotation = rotations_[rotation_of_layer_[index]];
-  const StepRows places = {places_[cache_.group_of(index)], tables_};
-  targets_.clear();
-  size_t query_at = 0, kv_at = 0;  // where a part's rows begin
-  for (size_t p = 0; p < shard.attention.size(); ++p) {
-    const AttentionWeights& part = weights.attention[p];
-    const uint32_t query_width = shard.attention[p].query_heads * spec.head_dim;
-    const uint32_t kv_width = shard.attention[p].kv_heads * spec.head_dim;
-    targets_.push_back(
-        {part.q.get(), part.q_bias.data(), {scratch_.q + query_at, rows, query_width}});
-    targets_.push_back({part.k.get(), part.k_bias.data(), {scratch_.k + kv_at, rows, kv_width}});
-    targets_.push_back({part.v.get(), part.v_bias.data(), {scratch_.v + kv_at, rows, kv_width}});
-    query_at += size_t{rows} * query_width;
-    kv_at += size_t{rows} * kv_width;
-  }
-  ops_->NormMatMul(Hidden(rows), weights.attention_norm.data(), static_cast<float>(spec.norm_eps),
-                   {scratch_.normed, rows, config_.hidden_dim}, targets_);
-  const RopeRows angles = {Floats(rotation.cosine), Floats(rotation.sine), spec.rope.rotary_dim,
-                           spec.rope.layout == RopeLayout::kInterleaved};
-  for (size_t p = 0; p < shard.attention.size(); ++p) {
-    const Rows q = targets_[3 * p].out, k = targets_[3 * p + 1].out, v = targets_[3 * p + 2].out;
-    const PagedKv& cache = cache_.part(index, p);
-    ops_->RopeKvWrite(q, k, v, angles, places, cache);
-    const AttentionSpec attention = {shard.attention[p].query_heads, spec.window_tokens,
-                                     1.0F / std::sqrt(static_cast<float>(spec.head_dim))};
-    ops_->Attention(q, places, cache, attention,
-                    {scratch_.attended + (q.data - scratch_.q), rows, q.width});
-  }
-  return ProjectAttended(index, rows);
-}
-
-// hidden += output projection of what was attended to.
-Status Transformer::ProjectAttended(size_t index, uint32_t rows) {
-  const LayerWeights& weights = weights_.layers[index];
-  if (plan_.tensor == 1) {
-    const Matrix* o = weights.attention[0].o.get();
-    const MatMulTarget output = {o, weights.o_bias.data(), Hidden(rows), true};
-    ops_->MatMul({scratch_.attended, rows, o->columns()}, {&output, 1});
-    return OkStatus();
-  }
-  const PartialOrder& order = orders_[index].attention;
-  const uint32_t at_once = exchange_.RowsAtOnce(slots_max_);
-  for (uint32_t begin = 0; begin < rows; begin += at_once) {
-    const uint32_t count = std::min(at_once, rows - begin);
-    float* attended = scratch_.attended;
-    for (uint32_t p = 0; p < weights.attention.size(); ++p) {
-      const Matrix* o = weights.attention[p].o.get();
-      const Rows x = {attended, rows, o->columns()};
-      const MatMulTarget partial = {o, nullptr, exchange_.Slot(p, count)};
-      ops_->MatMul(Part(x, begin, count), {&partial, 1});
-      attended += size_t{rows} * x.width;
-    }
-    RETURN_IF_ERROR(
-        exchange_.AddWhole(*ops_, order, weights.o_bias.data(), Part(Hidden(rows), begin, count)));
-  }
-  return OkStatus();
-}
-
-// hidden += feed-forward of its norm.
-Status Transformer::FeedForwardPart(size_t index, uint32_t rows) {
-  const LayerWeights& weights = weights_.layers[index];
-  targets_.clear();
-  size_t at = 0;  // where a part's rows begin
-  for (const FeedForwardWeights& part : weights.feed_forward) {
-    const uint32_t width = part.gate->rows();
-    targets_.push_back({part.gate.get(), part.gate_bias.data(), {scratch_.gate + at, rows, width}});
-    targets_.push_back({part.up.get(), part.up_bias.data(), {scratch_.up + at, rows, width}});
-    at += size_t{rows} * width;
-  }
-  ops_->NormMatMul(Hidden(rows), weights.ffn_norm.data(), static_cast<float>(layer(index).norm_eps),
-                   {scratch_.normed, rows, config_.hidden_dim}, targets_);
-  return ProjectGated(index, rows);
-}
-
-// hidden += down projection of silu(gate) * up, which `targets_` has.
-Status Transformer::ProjectGated(size_t index, uint32_t rows) {
-  const LayerWeights& weights = weights_.layers[index];
-  if (plan_.tensor == 1) {
-    const MatMulTarget output = {weights.feed_forward[0].down.get(), weights.down_bias.data(),
-                                 Hidden(rows), true};
-    ops_->SiluMatMul(targets_[0].out, targets_[1].out, {&output, 1});
-    return OkStatus();
-  }
-  const PartialOrder& order = orders_[index].feed_forward;
-  const uint32_t at_once = exchange_.RowsAtOnce(slots_max_);
-  for (uint32_t begin = 0; begin < rows; begin += at_once) {
-    const uint32_t count = std::min(at_once, rows - begin);
-    for (uint32_t p = 0; p < weights.feed_forward.size(); ++p) {
-      const MatMulTarget partial = {weights.feed_forward[p].down.get(), nullptr,
-                                    exchange_.Slot(p, count)};
-      ops_->SiluMatMul(Part(targets_[2 * p].out, begin, count),
-                       Part(targets_[2 * p + 1].out, begin, count), {&partial, 1});
-    }
-    RETURN_IF_ERROR(exchange_.AddWhole(*ops_, order, weights.down_bias.data(),
-                                       Part(Hidden(rows), begin, count)));
-  }
-  return OkStatus();
 }
 
 }  // namespace muselet

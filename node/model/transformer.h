@@ -1,5 +1,5 @@
-// The forward pass of a decoder over Ops: pre-norm attention and gated feed-forward layers, as
-// LayerSpec describes them; of the whole model, or of one rank's slice.
+// The forward pass of a decoder over Ops: attention and gated feed-forward layers, as LayerSpec
+// describes them; of the whole model, or of one rank's slice.
 #pragma once
 
 #include <memory>
@@ -37,6 +37,7 @@ class Transformer final : public RankModel {
   Result<std::span<const float>> Forward(const StepPlan& plan) override;
   void Connect(const RankLinks& links) override;
   void SetDeadline(int64_t deadline_us) override { exchange_.SetDeadline(deadline_us); }
+  int64_t waited_us() const override { return exchange_.waited_us(); }
   const RankShard& shard() const override { return shard_; }
 
  private:
@@ -44,15 +45,18 @@ class Transformer final : public RankModel {
   // layer stand behind one another.
   struct Scratch {
     DeviceBuffer buffer;
-    uint32_t rows = 0;          // capacity
-    float* hidden = nullptr;    // [M, C] the residual
-    float* normed = nullptr;    // [M, C]
-    float* q = nullptr;         // [M, H * D]
-    float* k = nullptr;         // [M, G * D]
-    float* v = nullptr;         // [M, G * D]
-    float* attended = nullptr;  // [M, H * D]
-    float* gate = nullptr;      // [M, F]
-    float* up = nullptr;        // [M, F]
+    uint32_t rows = 0;             // capacity
+    float* hidden = nullptr;       // [M, C] the residual
+    float* normed = nullptr;       // [M, C]
+    float* q = nullptr;            // [M, H * D]
+    float* k = nullptr;            // [M, G * D]
+    float* v = nullptr;            // [M, G * D]
+    float* attended = nullptr;     // [M, H * D]
+    float* gate = nullptr;         // [M, F]; of experts, [M * choices, F]
+    float* up = nullptr;           // the same
+    float* output_gate = nullptr;  // [M, H * D]
+    float* scores = nullptr;       // [M, E]
+    float* down = nullptr;         // [M * choices, C]
   };
   // The angles of the step's rows for one kind of rotation.
   struct Rotation {
@@ -69,14 +73,21 @@ class Transformer final : public RankModel {
               ModelWeights weights, KvCache cache, size_t message_bytes_max);
   void MapRotations();
   void OrderPartials();
+  void ListExperts();
   Status Reserve(uint32_t rows);
   Status ReserveLogits(uint32_t rows);
   void PlaceRows(const StepPlan& plan);
   Result<std::span<const float>> Logits(uint32_t rows);
+  void Embed(const StepPlan& plan);
   Status AttentionPart(size_t index, uint32_t rows);
+  void ProjectInputs(size_t index, uint32_t rows);
   Status ProjectAttended(size_t index, uint32_t rows);
   Status FeedForwardPart(size_t index, uint32_t rows);
+  void Activate(const LayerSpec& spec, Rows gate, Rows up, const MatMulTarget& down);
   Status ProjectGated(size_t index, uint32_t rows);
+  Status ExpertsPart(size_t index, uint32_t rows);
+  Rows BeginResult(const LayerSpec& spec, uint32_t rows);
+  void EndResult(const LayerSpec& spec, const WeightVector& norm, Rows result);
   const LayerSpec& layer(size_t index) const { return config_.layers[shard_.layer_begin + index]; }
   Rows Hidden(uint32_t rows) const { return {scratch_.hidden, rows, config_.hidden_dim}; }
 
@@ -93,6 +104,7 @@ class Transformer final : public RankModel {
   std::vector<size_t> rotation_of_layer_;
   std::vector<LayerOrder> orders_;  // empty if the stage is one rank
   uint32_t slots_max_ = 1;
+  std::vector<std::vector<std::vector<ExpertWeights>>> experts_;  // [layer][part][expert]
 
   // Of the current step.
   Scratch scratch_;
@@ -102,6 +114,7 @@ class Transformer final : public RankModel {
   std::vector<uint32_t> logits_rows_;          // row numbers
   std::span<const BlockId> tables_;
   std::vector<MatMulTarget> targets_;
+  std::vector<ExpertPart> expert_parts_;
 };
 
 }  // namespace muselet

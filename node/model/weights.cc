@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "base/device/dequantize.h"
+
 namespace muselet {
 namespace {
 
@@ -67,8 +69,12 @@ class WeightLoader {
     } else if (shard_.first_stage) {
       ASSIGN_OR_RETURN(weights_.embedding, OpenTable("embedding"));
     }
+    if (shard_.first_stage && config_.embedding_norm_eps > 0.0) {
+      ASSIGN_OR_RETURN(weights_.embedding_norm, Constant(1.0F, config_.hidden_dim));
+    }
     if (!shard_.last_stage) return OkStatus();
-    ASSIGN_OR_RETURN(weights_.output_norm, LoadVector("output_norm", config_.hidden_dim));
+    ASSIGN_OR_RETURN(weights_.output_norm,
+                     LoadNorm("output_norm", config_.hidden_dim, config_.centred_final_norm));
     if (plan_.whole() && config_.tied_embeddings) return OkStatus();
     ASSIGN_OR_RETURN(weights_.output,
                      LoadRows(config_.tied_embeddings ? "embedding" : "output",
@@ -81,24 +87,48 @@ class WeightLoader {
     const LayerSpec& spec = config_.layers[index];
     const uint32_t hidden = config_.hidden_dim;
     LayerWeights layer;
-    ASSIGN_OR_RETURN(layer.attention_norm, LoadVector(prefix + "attention_norm", hidden));
-    ASSIGN_OR_RETURN(layer.ffn_norm, LoadVector(prefix + "ffn_norm", hidden));
+    RETURN_IF_ERROR(LoadNorms(prefix, spec, layer));
+    if (spec.experts > 0) {
+      ASSIGN_OR_RETURN(layer.router, LoadRows(prefix + "router", {0, spec.experts}, spec.experts));
+    }
     for (const AttentionPart& part : shard.attention) {
       ASSIGN_OR_RETURN(AttentionWeights weights, LoadAttention(prefix, spec, part));
       layer.attention.push_back(std::move(weights));
     }
     for (const FeedForwardPart& part : shard.feed_forward) {
-      ASSIGN_OR_RETURN(FeedForwardWeights weights, LoadFeedForward(prefix, spec, part));
+      ASSIGN_OR_RETURN(FeedForwardWeights weights, spec.experts > 0
+                                                       ? LoadExperts(prefix, spec, part)
+                                                       : LoadFeedForward(prefix, spec, part));
       layer.feed_forward.push_back(std::move(weights));
     }
-    // Some families have biases on q, k and v only.
-    if (spec.attention_bias && checkpoint_.Tensor(prefix + "o_bias").ok()) {
+    if (spec.output_bias) {
       ASSIGN_OR_RETURN(layer.o_bias, LoadVector(prefix + "o_bias", hidden));
     }
     if (spec.mlp_bias) {
       ASSIGN_OR_RETURN(layer.down_bias, LoadVector(prefix + "down_bias", hidden));
     }
     return layer;
+  }
+
+  Status LoadNorms(const std::string& prefix, const LayerSpec& spec, LayerWeights& layer) {
+    const uint32_t hidden = config_.hidden_dim, head = spec.head_dim;
+    const bool centred = spec.centred_norms;
+    ASSIGN_OR_RETURN(layer.attention_norm, LoadNorm(prefix + "attention_norm", hidden, centred));
+    ASSIGN_OR_RETURN(layer.ffn_norm, LoadNorm(prefix + "ffn_norm", hidden, centred));
+    if (spec.post_norms) {
+      ASSIGN_OR_RETURN(layer.post_attention_norm,
+                       LoadNorm(prefix + "post_attention_norm", hidden, centred));
+      ASSIGN_OR_RETURN(layer.post_ffn_norm, LoadNorm(prefix + "post_ffn_norm", hidden, centred));
+    }
+    const auto scale = static_cast<float>(spec.query_scale);
+    if (spec.head_norm == HeadNorm::kWeighted) {
+      ASSIGN_OR_RETURN(layer.q_norm, LoadNorm(prefix + "q_norm", head, centred, scale));
+      ASSIGN_OR_RETURN(layer.k_norm, LoadNorm(prefix + "k_norm", head, centred));
+    } else if (spec.head_norm == HeadNorm::kPlain) {
+      ASSIGN_OR_RETURN(layer.q_norm, Constant(scale, head));
+      ASSIGN_OR_RETURN(layer.k_norm, Constant(1.0F, head));
+    }
+    return OkStatus();
   }
 
   Result<AttentionWeights> LoadAttention(const std::string& prefix, const LayerSpec& spec,
@@ -114,6 +144,9 @@ class WeightLoader {
     ASSIGN_OR_RETURN(weights.v, LoadRows(prefix + "v", kv, kv_rows));
     ASSIGN_OR_RETURN(weights.o,
                      LoadColumns(prefix + "o", query, query_rows, part.segments.count()));
+    if (spec.output_gate) {
+      ASSIGN_OR_RETURN(weights.gate, LoadRows(prefix + "output_gate", query, query_rows));
+    }
     if (!spec.attention_bias) return weights;
     ASSIGN_OR_RETURN(weights.q_bias, LoadElements(prefix + "q_bias", query, query_rows));
     ASSIGN_OR_RETURN(weights.k_bias, LoadElements(prefix + "k_bias", kv, kv_rows));
@@ -132,6 +165,18 @@ class WeightLoader {
     if (!spec.mlp_bias) return weights;
     ASSIGN_OR_RETURN(weights.gate_bias, LoadElements(prefix + "gate_bias", columns, spec.ffn_dim));
     ASSIGN_OR_RETURN(weights.up_bias, LoadElements(prefix + "up_bias", columns, spec.ffn_dim));
+    return weights;
+  }
+
+  Result<FeedForwardWeights> LoadExperts(const std::string& prefix, const LayerSpec& spec,
+                                         const FeedForwardPart& part) {
+    FeedForwardWeights weights;
+    for (uint32_t e = part.expert_begin; e < part.expert_begin + part.experts; ++e) {
+      const std::string expert = prefix + "experts." + std::to_string(e) + ".";
+      ASSIGN_OR_RETURN(FeedForwardWeights one,
+                       LoadFeedForward(expert, spec, {0, spec.ffn_dim, {0, 1}}));
+      weights.experts.push_back(std::move(one));
+    }
     return weights;
   }
 
@@ -169,6 +214,39 @@ class WeightLoader {
     auto table = ops_.PrepareTable(tensor);
     if (!table.ok()) return table.status().WithContext("tensor " + name);
     return table;
+  }
+
+  // A norm's weight, as it is multiplied with: 1 + weight if it is centred, times `scale`.
+  Result<WeightVector> LoadNorm(const std::string& name, uint64_t size, bool centred,
+                                float scale = 1.0F) {
+    if (!centred && scale == 1.0F) return LoadVector(name, size);
+    ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Tensor(name));
+    if (tensor.rank != 1 || tensor.dim(0) != size)
+      return WrongShape(name, tensor, std::to_string(size));
+    if (counting_) {
+      bytes_total_ += tensor.bytes();
+      return WeightVector();
+    }
+    std::vector<float> values(size);
+    RETURN_IF_ERROR(DequantizeRow(tensor.dtype, tensor.data, size, values.data()));
+    for (float& value : values) value = ((centred ? 1.0F : 0.0F) + value) * scale;
+    Report(tensor.bytes());
+    checkpoint_.Release(tensor);
+    return Prepared(name, values);
+  }
+
+  Result<WeightVector> Constant(float value, uint64_t size) {
+    if (counting_) return WeightVector();
+    return Prepared("", std::vector<float>(size, value));
+  }
+
+  Result<WeightVector> Prepared(const std::string& name, const std::vector<float>& values) {
+    TensorView view = {reinterpret_cast<const std::byte*>(values.data()), DType::kF32, 1, {}};
+    view.shape = {values.size(), 1, 1, 1};
+    auto vector = ops_.PrepareVector(view);
+    if (!vector.ok()) return vector.status().WithContext("tensor " + name);
+    weights_.bytes += vector->size();
+    return WeightVector(std::move(vector).value());
   }
 
   Result<WeightVector> LoadVector(const std::string& name, uint64_t size) {

@@ -30,29 +30,36 @@ class WeightVector {
 struct AttentionWeights {
   std::unique_ptr<Matrix> q, k, v;  // [h * D, C], [g * D, C] twice
   std::unique_ptr<Matrix> o;        // [C, h * D]
+  std::unique_ptr<Matrix> gate;     // [h * D, C] of attention's result, or null
   WeightVector q_bias, k_bias, v_bias;
 };
 
-// Of a FeedForwardPart with f columns.
+// Of a FeedForwardPart with f columns, or of one of its experts.
 struct FeedForwardWeights {
   std::unique_ptr<Matrix> gate, up;  // [f, C]
   std::unique_ptr<Matrix> down;      // [C, f]
   WeightVector gate_bias, up_bias;
+  std::vector<FeedForwardWeights> experts;  // instead of the matrices above
 };
 
 struct LayerWeights {
   WeightVector attention_norm;              // [C]
+  WeightVector q_norm, k_norm;              // [D] or empty; the queries' has their scale
   std::vector<AttentionWeights> attention;  // parallel to LayerShard
   WeightVector o_bias;                      // [C]
+  WeightVector post_attention_norm;         // [C] or empty
   WeightVector ffn_norm;                    // [C]
+  std::unique_ptr<Matrix> router;           // [E, C] or null
   std::vector<FeedForwardWeights> feed_forward;
-  WeightVector down_bias;  // [C]
+  WeightVector down_bias;      // [C]
+  WeightVector post_ffn_norm;  // [C] or empty
 };
 
 struct ModelWeights {
   // [V, C] on the first stage. Of a whole model it is repacked and serves as the head too if
   // `output` is null; otherwise its rows are taken from the checkpoint, which must stay.
   std::unique_ptr<Matrix> embedding;
+  WeightVector embedding_norm;  // [C] ones, or empty
   std::vector<LayerWeights> layers;
   WeightVector output_norm;        // [C] on the last stage
   std::unique_ptr<Matrix> output;  // the rank's rows of the head [V, C], on the last stage

@@ -2,16 +2,22 @@
 
 #include <array>
 
+#include "node/model/architectures/gemma3.h"
 #include "node/model/architectures/llama.h"
+#include "node/model/architectures/muse_glimmer.h"
+#include "node/model/architectures/phi3.h"
+#include "node/model/architectures/qwen.h"
 
 namespace muselet {
 namespace {
 
-constexpr std::array<const Architecture*, 1> kArchitectures = {&kLlama};
+constexpr std::array<const Architecture*, 9> kArchitectures = {
+    &kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kQwen3Moe, &kPhi3, &kGemma3, &kMuseGlimmer};
 
 std::string Joined(std::string_view Architecture::*field) {
   std::string text;
   for (const Architecture* architecture : kArchitectures) {
+    if ((architecture->*field).empty()) continue;
     if (!text.empty()) text += ", ";
     text += architecture->*field;
   }
@@ -20,7 +26,7 @@ std::string Joined(std::string_view Architecture::*field) {
 
 const Architecture* FindBy(std::string_view Architecture::*field, std::string_view value) {
   for (const Architecture* architecture : kArchitectures) {
-    if (architecture->*field == value) return architecture;
+    if (architecture->*field == value && !value.empty()) return architecture;
   }
   return nullptr;
 }
@@ -32,7 +38,7 @@ const Architecture* FindHuggingFaceArchitecture(std::string_view class_name) {
 }
 
 const Architecture* FindGgufArchitecture(std::string_view name) {
-  return FindBy(&Architecture::name, name);
+  return FindBy(&Architecture::gguf_name, name);
 }
 
 std::string SupportedHuggingFaceArchitectures() {
@@ -40,7 +46,7 @@ std::string SupportedHuggingFaceArchitectures() {
 }
 
 std::string SupportedGgufArchitectures() {
-  return Joined(&Architecture::name);
+  return Joined(&Architecture::gguf_name);
 }
 
 }  // namespace muselet

@@ -1,4 +1,4 @@
-// What the decoder-only families share: limits of sizes, the map of weight names.
+// What the decoder-only families share: the map of weight names.
 #pragma once
 
 #include <string_view>
@@ -9,15 +9,22 @@
 
 namespace muselet {
 
-// Larger than any published model, small enough that products of two fit into 64 bits.
-inline constexpr uint32_t kVocabMax = 1U << 24U;
-inline constexpr uint32_t kWidthMax = 1U << 20U;  // hidden and FFN sizes
-inline constexpr uint32_t kLayersMax = 1024;
-inline constexpr uint32_t kHeadsMax = 4096;
-inline constexpr uint32_t kHeadDimMax = 4096;
-inline constexpr uint32_t kContextMax = 1U << 30U;
+// How a Hugging Face checkpoint names what differs between families.
+struct DecoderNames {
+  std::string_view prefix = "model.";  // of all but the head
+  bool fused = false;                  // qkv_proj and gate_up_proj instead of their parts
+  // Of layers with experts: the router, and "<experts>E.<gate>" for expert E.
+  std::string_view router = "mlp.gate.weight";
+  std::string_view experts = "mlp.experts.";
+  std::string_view gate = "gate_proj.weight";
+  std::string_view up = "up_proj.weight";
+  std::string_view down = "down_proj.weight";
+};
 
-// The tensors of a pre-norm decoder with gated FFN: those that node/model/checkpoint.h lists.
-std::vector<TensorSpec> DecoderTensors(const ModelConfig& config, TensorNaming naming);
+// The tensors of a decoder with gated feed-forward parts, as node/model/checkpoint.h lists them. In
+// GGUF experts stand side by side in one tensor, and q, k, v and gate, up do where names.fused says
+// so.
+std::vector<TensorSpec> DecoderTensors(const ModelConfig& config, TensorNaming naming,
+                                       const DecoderNames& names = {});
 
 }  // namespace muselet

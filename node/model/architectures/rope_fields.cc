@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/device/dequantize.h"
-#include "node/model/architectures/decoder.h"
+#include "node/model/architectures/decoder_config.h"
 #include "node/model/file_fault.h"
 #include "node/model/json_fields.h"
 
@@ -47,10 +47,6 @@ Status ReadScaling(const ConfigFields& fields, uint32_t context_tokens, RopeSpec
   if (type.empty() && factor) {
     return fields.Fault("rope_type", "missing, so that the factor has no meaning");
   }
-  ASSIGN_OR_RETURN(const double part, fields.NumberOr("partial_rotary_factor", 1.0, 0.0, 1.0));
-  if (part != 1.0) {
-    return fields.Fault("partial_rotary_factor", fmt::format("{} is not supported (1 is)", part));
-  }
   if (type.empty() || type == "default") return OkStatus();
   if (type != "linear" && type != "llama3") {
     return fields.Fault("rope_type", "\"" + Printable(type) +
@@ -67,7 +63,19 @@ Status ReadScaling(const ConfigFields& fields, uint32_t context_tokens, RopeSpec
 struct RopeObject {
   RopeSpec spec;
   std::optional<double> theta;
+  std::optional<double> part;  // of a head that is rotated
 };
+
+// One object, which holds no others.
+Result<RopeObject> ReadFields(const JsonFields& fields, uint32_t context_tokens) {
+  RopeObject object;
+  RETURN_IF_ERROR(ReadScaling(fields, context_tokens, object.spec));
+  ASSIGN_OR_RETURN(object.theta, fields.FindNumber("rope_theta"));
+  RETURN_IF_ERROR(fields.NumberOr("rope_theta", 1.0, 1.0, kThetaMax).status());
+  ASSIGN_OR_RETURN(object.part, fields.FindNumber("partial_rotary_factor"));
+  RETURN_IF_ERROR(fields.NumberOr("partial_rotary_factor", 1.0, 0.0, 1.0).status());
+  return object;
+}
 
 Result<std::optional<RopeObject>> ReadObject(const JsonFields& config, std::string_view field,
                                              uint32_t context_tokens) {
@@ -78,10 +86,7 @@ Result<std::optional<RopeObject>> ReadObject(const JsonFields& config, std::stri
       return fields->Fault(name, "rotations that differ between layers are not supported");
     }
   }
-  RopeObject object;
-  RETURN_IF_ERROR(ReadScaling(*fields, context_tokens, object.spec));
-  ASSIGN_OR_RETURN(object.theta, fields->FindNumber("rope_theta"));
-  RETURN_IF_ERROR(fields->NumberOr("rope_theta", 1.0, 1.0, kThetaMax).status());
+  ASSIGN_OR_RETURN(RopeObject object, ReadFields(*fields, context_tokens));
   return std::optional<RopeObject>(std::move(object));
 }
 
@@ -99,6 +104,17 @@ Status AgreeOnTheta(const JsonFields& config, std::string_view field,
   }
   if (said) theta = said;
   return OkStatus();
+}
+
+// Only the first `part` of each head turns.
+Result<RopeSpec> RotatePart(const JsonFields& config, double part, bool partial, RopeSpec rope) {
+  const auto rotated = static_cast<uint32_t>(static_cast<double>(rope.rotary_dim) * part);
+  const bool fits = part > 0.0 && part <= 1.0 && rotated > 0 && rotated % 2 == 0;
+  if ((part != 1.0 && !partial) || !fits) {
+    return config.Fault("partial_rotary_factor", fmt::format("{} is not supported (1 is)", part));
+  }
+  rope.rotary_dim = rotated;
+  return rope;
 }
 
 Status ReadGgufScaling(const GgufFields& config, RopeSpec& rope) {
@@ -144,7 +160,7 @@ Status ReadFrequencyDivisors(const GgufFile& file, RopeSpec& rope) {
 }  // namespace
 
 Result<RopeSpec> HuggingFaceRope(const JsonFields& config, uint32_t head_dim,
-                                 uint32_t context_tokens) {
+                                 uint32_t context_tokens, bool partial) {
   RETURN_IF_ERROR(config.NumberOr("rope_theta", 10000.0, 1.0, kThetaMax).status());
   ASSIGN_OR_RETURN(const auto newer, ReadObject(config, "rope_parameters", context_tokens));
   ASSIGN_OR_RETURN(const auto older, ReadObject(config, "rope_scaling", context_tokens));
@@ -158,7 +174,21 @@ Result<RopeSpec> HuggingFaceRope(const JsonFields& config, uint32_t head_dim,
   rope.layout = RopeLayout::kHalves;
   rope.rotary_dim = head_dim;
   rope.theta = theta.value_or(10000.0);
-  return rope;
+  std::optional<double> part = newer ? newer->part : std::nullopt;
+  if (!part && older) part = older->part;
+  if (!part && partial) {
+    ASSIGN_OR_RETURN(part, config.FindNumber("partial_rotary_factor"));
+  }
+  return RotatePart(config, part.value_or(1.0), partial, std::move(rope));
+}
+
+Result<RopeSpec> HuggingFaceRopeObject(const JsonFields& fields, uint32_t head_dim,
+                                       uint32_t context_tokens, double theta_default) {
+  ASSIGN_OR_RETURN(RopeObject object, ReadFields(fields, context_tokens));
+  object.spec.layout = RopeLayout::kHalves;
+  object.spec.rotary_dim = head_dim;
+  object.spec.theta = object.theta.value_or(theta_default);
+  return RotatePart(fields, object.part.value_or(1.0), false, std::move(object.spec));
 }
 
 Result<RopeSpec> GgufRope(const GgufFields& config, uint32_t head_dim, RopeLayout layout) {

@@ -163,7 +163,7 @@ TEST_F(CheckpointTest, RefusesNonsenseNamingFileAndField) {
               HasSubstr("rope_parameters: rope_type: \"yarn\" is not supported"));
   EXPECT_THAT(Refusal("rope_parameters", {{"rope_theta", -5}}), HasSubstr("rope_theta: "));
   EXPECT_THAT(Refusal("quantization_config", {{"bits", 4}}), HasSubstr("quantization_config: "));
-  EXPECT_THAT(Refusal("architectures", {"Qwen2ForCausalLM"}),
+  EXPECT_THAT(Refusal("architectures", {"BertForMaskedLM"}),
               HasSubstr("is not supported (supported: LlamaForCausalLM"));
   EXPECT_THAT(Refusal("architectures", 5), HasSubstr("config.json: architectures: "));
 }

@@ -1,4 +1,5 @@
-// Small Llama checkpoints in every file format against the logits that transformers computed.
+// Small checkpoints of every architecture and file format against the logits that transformers
+// computed.
 #include <gtest/gtest.h>
 
 #include "base/json.h"
@@ -74,7 +75,10 @@ TEST_P(ExpectedLogitsTest, OfADirectoryAreThoseOfTheReference) {
     ExpectAnswers(*Open(path, isa), expected, GetParam());
 }
 INSTANTIATE_TEST_SUITE_P(Models, ExpectedLogitsTest,
-                         ::testing::Values("llama-tied-gqa", "llama3-ropescaled"));
+                         ::testing::Values("llama-tied-gqa", "llama3-ropescaled", "mistral-swa",
+                                           "qwen2-bias", "qwen3-qknorm", "phi3-fused",
+                                           "gemma3-text", "muse-glimmer-text", "mixtral-moe",
+                                           "qwen3-moe"));
 
 TEST_P(GgufLogitsTest, OfAFileAreThoseOfTheReference) {
   SKIP_WITHOUT_SHARED(path, "gguf/" + GetParam() + ".gguf");

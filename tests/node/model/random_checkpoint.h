@@ -83,7 +83,7 @@ class RandomCheckpoint final : public Checkpoint {
     spec.head_dim = shape.head_dim;
     spec.ffn_dim = shape.ffn;
     spec.window_tokens = shape.window_tokens;
-    spec.attention_bias = spec.mlp_bias = shape.biases;
+    spec.attention_bias = spec.output_bias = spec.mlp_bias = shape.biases;
     spec.rope.rotary_dim = shape.head_dim;
     spec.rope.layout = shape.rope;
     config_.layers.push_back(spec);

@@ -58,6 +58,15 @@ class RowCountDependentOps : public Ops {
     ops_->Attention(q, rows, cache, spec, out);
   }
   void SiluMul(Rows gate, Rows up, Rows out) override { ops_->SiluMul(gate, up, out); }
+  void GeluMul(Rows gate, Rows up, Rows out) override { ops_->GeluMul(gate, up, out); }
+  void SigmoidMul(Rows gate, Rows x, Rows out) override { ops_->SigmoidMul(gate, x, out); }
+  void SoftCap(Rows x, float cap, Rows out) override { ops_->SoftCap(x, cap, out); }
+  void Scale(Rows x, float factor, Rows out) override { ops_->Scale(x, factor, out); }
+  void Clear(Rows out) override { ops_->Clear(out); }
+  void ExpertFeedForward(Rows x, Rows scores, const RouterSpec& router,
+                         const ExpertScratch& scratch, std::span<const ExpertPart> parts) override {
+    ops_->ExpertFeedForward(x, scores, router, scratch, parts);
+  }
   void Add(Rows x, Rows y, Rows out) override { ops_->Add(x, y, out); }
   void AddPartials(std::span<const PartialSum> parts, const float* bias, Rows out) override {
     ops_->AddPartials(parts, bias, out);

@@ -89,23 +89,67 @@ void ExpectWholesBits(const std::shared_ptr<const Checkpoint>& checkpoint,
   }
 }
 
+// Counts what is allocated.
+class CountingOps final : public testing::RowCountDependentOps {
+ public:
+  CountingOps(std::unique_ptr<Ops> ops, uint64_t& bytes)
+      : RowCountDependentOps(std::move(ops), UINT32_MAX), bytes_(bytes) {}
+  Result<DeviceBuffer> Allocate(size_t bytes) override {
+    bytes_ += bytes;
+    return RowCountDependentOps::Allocate(bytes);
+  }
+
+ private:
+  uint64_t& bytes_;
+};
+
+// What ranks are planned to take is what they take.
+void ExpectPlannedMemory(const std::shared_ptr<const Checkpoint>& checkpoint,
+                         const EngineOptions& options) {
+  const ModelConfig& config = checkpoint->config();
+  for (const ShardSpec& spec : {ShardSpec{}, ShardSpec{2, 1, {}}, ShardSpec{2, 2, {}}}) {
+    std::vector<uint64_t> bytes(size_t{spec.tensor} * spec.pipeline);
+    ShardedModel sharded(checkpoint, options, spec, [&](std::unique_ptr<Ops> ops, uint32_t rank) {
+      return std::make_unique<CountingOps>(std::move(ops), bytes[rank]);
+    });
+    for (uint32_t rank = 0; rank < bytes.size(); ++rank) {
+      const ShardPlan& plan = sharded.plan();
+      const ModelInfo& info = sharded.rank(rank).info();
+      const uint64_t planned = WorkspaceBytes(config, plan, rank, options.batch.step_tokens_max,
+                                              options.batch.sequences_max);
+      const uint64_t kernels = KernelBytes(config, plan.ranks[rank], options.batch.step_tokens_max);
+      EXPECT_EQ(planned - kernels, bytes[rank] - info.kv_bytes)
+          << "rank " << rank << " of " << bytes.size();
+      EXPECT_EQ(WeightBytes(config, FormatsOf(*checkpoint), plan, rank), info.weight_bytes)
+          << "rank " << rank << " of " << bytes.size();
+    }
+  }
+}
+
 void ExpectFixtureShards(const std::string& path) {
   auto opened = Checkpoint::Open(path);
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   const std::shared_ptr<const Checkpoint> checkpoint = std::move(opened).value();
-  ExpectWholesBits(checkpoint, Options(ActivationFormat::kFloat32),
-                   {{1, 2}, {1, 3}, {1, 4}, {2, 1}, {4, 1}, {2, 2}, {2, 3}, {4, 2}, {4, 4}}, 6, 40);
+  std::vector<Layout> layouts = {{1, 2}, {1, 3}, {1, 4}};
+  for (const uint32_t tensor : TensorSizesThatFit(checkpoint->config(), FormatsOf(*checkpoint)))
+    for (const uint32_t pipeline : {1U, 2U})
+      if (tensor > 1) layouts.push_back({tensor, pipeline});
+  ASSERT_GE(layouts.size(), 5U) << "no tensor size fits";
+  ExpectWholesBits(checkpoint, Options(ActivationFormat::kFloat32), layouts, 6, 40);
+  ExpectPlannedMemory(checkpoint, Options(ActivationFormat::kFloat32));
 }
 
-TEST(ShardedModelTest, TiedFixtureGivesTheWholesBits) {
-  SKIP_WITHOUT_SHARED(path, "models/llama-tied-gqa");
-  ExpectFixtureShards(path);
-}
+class ShardedFixtureTest : public ::testing::TestWithParam<std::string> {};
 
-TEST(ShardedModelTest, RopeScaledFixtureGivesTheWholesBits) {
-  SKIP_WITHOUT_SHARED(path, "models/llama3-ropescaled");
+TEST_P(ShardedFixtureTest, GivesTheWholesBits) {
+  SKIP_WITHOUT_SHARED(path, "models/" + GetParam());
   ExpectFixtureShards(path);
 }
+INSTANTIATE_TEST_SUITE_P(Models, ShardedFixtureTest,
+                         ::testing::Values("llama-tied-gqa", "llama3-ropescaled", "mistral-swa",
+                                           "qwen2-bias", "qwen3-qknorm", "phi3-fused",
+                                           "gemma3-text", "muse-glimmer-text", "mixtral-moe",
+                                           "qwen3-moe"));
 
 // Every format, uneven groups (5 key/value heads over 2, 3 and 4 ranks), biases, windows.
 TEST(ShardedModelTest, EveryFormatGivesTheWholesBits) {
@@ -349,39 +393,10 @@ TEST(ShardedModelTest, ABiasOfEachPartIsNoticed) {
   EXPECT_FALSE(SameBits(Play(*Whole(checkpoint, options), 3, 20), Play(sharded, 3, 20)));
 }
 
-// Counts what is allocated.
-class CountingOps final : public testing::RowCountDependentOps {
- public:
-  CountingOps(std::unique_ptr<Ops> ops, uint64_t& bytes)
-      : RowCountDependentOps(std::move(ops), UINT32_MAX), bytes_(bytes) {}
-  Result<DeviceBuffer> Allocate(size_t bytes) override {
-    bytes_ += bytes;
-    return RowCountDependentOps::Allocate(bytes);
-  }
-
- private:
-  uint64_t& bytes_;
-};
-
-TEST(ShardedModelTest, PlannedWorkspaceIsWhatRanksAllocate) {
-  const auto checkpoint = std::make_shared<RandomCheckpoint>(
-      RandomModelShape{.layers = 3, .query_heads = 10, .kv_heads = 5});
-  const EngineOptions options = Options(ActivationFormat::kInt8);
-  for (const ShardSpec& spec : {ShardSpec{}, ShardSpec{3, 1, {}}, ShardSpec{4, 2, {}}}) {
-    std::vector<uint64_t> bytes(size_t{spec.tensor} * spec.pipeline);
-    ShardedModel sharded(checkpoint, options, spec, [&](std::unique_ptr<Ops> ops, uint32_t rank) {
-      return std::make_unique<CountingOps>(std::move(ops), bytes[rank]);
-    });
-    const ModelConfig& config = checkpoint->config();
-    for (uint32_t rank = 0; rank < bytes.size(); ++rank) {
-      const ShardPlan& plan = sharded.plan();
-      const uint64_t planned = WorkspaceBytes(config, plan, rank, options.batch.step_tokens_max,
-                                              options.batch.sequences_max);
-      const uint64_t kernels = KernelBytes(config, plan.ranks[rank], options.batch.step_tokens_max);
-      EXPECT_EQ(planned - kernels, bytes[rank] - sharded.rank(rank).info().kv_bytes)
-          << "rank " << rank << " of " << bytes.size();
-    }
-  }
+TEST(ShardedModelTest, PlannedMemoryIsWhatRanksTake) {
+  ExpectPlannedMemory(std::make_shared<RandomCheckpoint>(
+                          RandomModelShape{.layers = 3, .query_heads = 10, .kv_heads = 5}),
+                      Options(ActivationFormat::kInt8));
 }
 
 TEST(ShardedModelTest, RanksHoldTheirSliceOnly) {

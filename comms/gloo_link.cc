@@ -6,32 +6,30 @@
 // deadline. It cannot be asked without waiting whether a piece has come or gone; what is known of
 // that is what was waited for.
 //
-// A pair listens, on the own address only, until its peer has connected. The first piece in each
-// direction is a token that its receiver knows from the rendezvous, another one for each direction
-// of each pair: a stranger who connected first has none to give, whatever is said to it.
-#include <gloo/transport/context.h>
-#include <gloo/transport/device.h>
-#include <gloo/transport/pair.h>
+// Gloo takes whoever connects for a member and ends the process at words that it does not know. So
+// it gets connections that were made and vetted before (comms/member_connections); what its pairs
+// listen on is closed as soon as they are made, and before anything is read from it.
+#include <gloo/transport/tcp/context.h>
 #include <gloo/transport/tcp/device.h>
+#include <gloo/transport/tcp/pair.h>
 #include <gloo/transport/unbound_buffer.h>
-#include <sys/random.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "comms/linked_group.h"
+#include "comms/member_connections.h"
 #include "comms/rank_group_makers.h"
 #include "comms/rank_link.h"
 
@@ -41,9 +39,55 @@ namespace {
 constexpr size_t kPieceBytesMin = 4U << 10;
 constexpr size_t kPieceBytesMax = 128U << 10;
 constexpr size_t kQueuePieces = 16;
-constexpr int64_t kFlushUs = 500'000;     // for pieces under way when a group is destroyed
-constexpr int64_t kEndedPollUs = 50'000;  // between looks whether the epoch is over
-constexpr size_t kTokenBytes = 16;
+constexpr int64_t kFlushUs = 500'000;  // for pieces under way when a group is destroyed
+
+namespace tcp = gloo::transport::tcp;
+
+// A pair over a connection that is there already. Whatever goes wrong on Gloo's thread is the end
+// of the pair, not of the process.
+class VettedPair final : public tcp::Pair {
+ public:
+  VettedPair(tcp::Context* context, tcp::Device* device, int rank,
+             std::chrono::milliseconds timeout)
+      : Pair(context, device, rank, timeout) {
+    const std::lock_guard lock(m_);
+    Forget();
+    state_ = INITIALIZING;
+  }
+
+  // Takes the socket over.
+  void Adopt(int socket) {
+    const std::lock_guard lock(m_);
+    fd_ = socket;
+    handleConnected();
+  }
+
+  void handleEvents(int events) override {
+    try {
+      Pair::handleEvents(events);
+    } catch (const std::exception& fault) {
+      const std::lock_guard lock(m_);
+      if (ex_ == nullptr && state_ != CLOSED) signalException(fault.what());
+    }
+  }
+
+ private:
+  void Forget() {
+    if (fd_ < 0) return;
+    device_->unregisterDescriptor(fd_, this);
+    ::close(fd_);
+    fd_ = -1;
+  }
+};
+
+class VettedContext final : public tcp::Context {
+ public:
+  using Context::Context;
+  std::unique_ptr<gloo::transport::Pair>& createPair(int rank) override {
+    pairs_[rank] = std::make_unique<VettedPair>(this, device_.get(), rank, getTimeout());
+    return pairs_[rank];
+  }
+};
 
 // Memory of one piece, and Gloo's hold on it.
 struct Slot {
@@ -58,8 +102,6 @@ struct Peer {
   uint64_t taken = 0;     // pieces popped
   bool here = false;      // the piece after the taken ones has come
   RankPiece peeked;
-  // Of the rendezvous, while the group is made:
-  std::string own_token, expected_token;
 };
 
 std::chrono::milliseconds TimeLeft(int64_t deadline_us) {
@@ -80,7 +122,8 @@ class GlooLink final : public RankLink {
   size_t piece_bytes() const override { return piece_bytes_; }
   size_t queue_pieces() const override { return kQueuePieces; }
 
-  // Once, before anything else; also ends when the rendezvous' epoch does.
+  // Once, before anything else; also ends when the rendezvous' epoch does. After a fault the link
+  // is of no use.
   Status Connect(const std::string& host, RankRendezvous& rendezvous);
 
   Result<bool> TrySend(uint32_t to, const RankPieceHeader& header,
@@ -94,22 +137,16 @@ class GlooLink final : public RankLink {
  private:
   // Runs a call into Gloo and gives its exception as a fault of that member.
   Status Guard(uint32_t member, int64_t deadline_us, const std::function<bool()>& call);
-  Status MakePairs(const std::string& host, RankRendezvous& rendezvous);
-  Status ConnectPairs(RankRendezvous& rendezvous);
+  Status MakePairs(const std::string& host, MemberConnections connections);
   Status MakeBuffers();
-  Status SendTokens();
-  Status CheckTokens();
   void ClosePairs();
   void PostReceive(uint32_t from, uint64_t piece);
-  std::string AddressKey(uint32_t owner, uint32_t peer) const {
-    return spec_.name + "/gloo/" + std::to_string(owner) + "-" + std::to_string(peer);
-  }
 
   const RankGroupSpec spec_;
   const size_t piece_bytes_;
   // The buffers' destructors come before the pairs', those before the device's.
-  std::shared_ptr<gloo::transport::Device> device_;
-  std::shared_ptr<gloo::transport::Context> context_;
+  std::shared_ptr<tcp::Device> device_;
+  std::shared_ptr<VettedContext> context_;
   std::vector<Peer> peers_;  // the own one is empty
   std::atomic<bool> closed_{false};
   std::atomic<bool> connected_{false};  // the buffers are made
@@ -134,36 +171,6 @@ GlooLink::~GlooLink() {
   }
 }
 
-// Looks whether the epoch is over, on a thread of its own, while a member waits inside Gloo. Calls
-// `on_end` again and again then, as the next wait may be about to begin.
-class EndWatch {
- public:
-  EndWatch(RankRendezvous& rendezvous, std::function<void()> on_end)
-      : thread_([this, &rendezvous, on_end = std::move(on_end)] {
-          std::unique_lock lock(mutex_);
-          while (!done_) {
-            if (!rendezvous.ended().ok()) on_end();
-            changed_.wait_for(lock, std::chrono::microseconds(kEndedPollUs));
-          }
-        }) {}
-  EndWatch(const EndWatch&) = delete;
-  EndWatch& operator=(const EndWatch&) = delete;
-  ~EndWatch() {
-    {
-      const std::lock_guard lock(mutex_);
-      done_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool done_ = false;
-  std::thread thread_;  // last: it uses the others
-};
-
 Status GlooLink::Guard(uint32_t member, int64_t deadline_us, const std::function<bool()>& call) {
   try {
     if (closed_.load()) return Unavailable("the group was ended here");
@@ -176,74 +183,26 @@ Status GlooLink::Guard(uint32_t member, int64_t deadline_us, const std::function
 }
 
 Status GlooLink::Connect(const std::string& host, RankRendezvous& rendezvous) {
-  const auto connect = [&]() -> Status {
-    RETURN_IF_ERROR(MakePairs(host, rendezvous));
-    const EndWatch watch(rendezvous, [this] {
-      if (connected_) {
-        Close(OkStatus());
-      } else {
-        ClosePairs();
-      }
-    });
-    RETURN_IF_ERROR(ConnectPairs(rendezvous));
-    RETURN_IF_ERROR(MakeBuffers());
-    RETURN_IF_ERROR(SendTokens());
-    return CheckTokens();
-  };
-  const Status connected = connect();
-  if (connected.ok()) return connected;
-  // What was sent to a half-made group is not waited for.
-  Close(connected);
-  const Status ended = rendezvous.ended();
-  return ended.ok() ? connected : ended;
+  ASSIGN_OR_RETURN(MemberConnections connections, MemberConnections::Make(spec_, host, rendezvous));
+  RETURN_IF_ERROR(MakePairs(host, std::move(connections)));
+  return MakeBuffers();
 }
 
-Status GlooLink::MakePairs(const std::string& host, RankRendezvous& rendezvous) {
-  std::vector<std::string> addresses(spec_.size);
+Status GlooLink::MakePairs(const std::string& host, MemberConnections connections) {
   try {
-    gloo::transport::tcp::attr address;
+    tcp::attr address;
     address.hostname = host;
-    device_ = gloo::transport::tcp::CreateDevice(address);
-    context_ = device_->createContext(static_cast<int>(spec_.rank), static_cast<int>(spec_.size));
-    // Gloo gives a connection five times its timeout.
-    context_->setTimeout(TimeLeft(spec_.deadline_us) / 5 + std::chrono::milliseconds(1));
+    device_ = std::make_shared<tcp::Device>(tcp::CreateDeviceAttr(address));
+    const int rank = static_cast<int>(spec_.rank);
+    context_ = std::make_shared<VettedContext>(device_, rank, static_cast<int>(spec_.size));
+    context_->setTimeout(TimeLeft(spec_.deadline_us) + std::chrono::milliseconds(1));
     for (uint32_t member = 0; member < spec_.size; ++member) {
       if (member == spec_.rank) continue;
-      const auto bytes = context_->createPair(static_cast<int>(member))->address().bytes();
-      addresses[member].assign(bytes.begin(), bytes.end());
+      auto& pair = context_->createPair(static_cast<int>(member));
+      static_cast<VettedPair&>(*pair).Adopt(connections.Release(member));
     }
   } catch (const std::exception& fault) {
-    return Unavailable("cannot listen on " + host +
-                       " (is it an address of this machine?): " + fault.what());
-  }
-  for (uint32_t member = 0; member < spec_.size; ++member) {
-    if (member == spec_.rank) continue;
-    std::string& token = peers_[member].own_token;
-    token.resize(kTokenBytes);
-    if (getrandom(token.data(), token.size(), 0) != static_cast<ssize_t>(token.size())) {
-      return Unavailable("getrandom gives nothing");
-    }
-    RETURN_IF_ERROR(rendezvous.Put(AddressKey(spec_.rank, member), token + addresses[member]));
-  }
-  return OkStatus();
-}
-
-Status GlooLink::ConnectPairs(RankRendezvous& rendezvous) {
-  for (uint32_t member = 0; member < spec_.size; ++member) {
-    if (member == spec_.rank) continue;
-    const auto value = rendezvous.Get(AddressKey(member, spec_.rank), spec_.deadline_us);
-    if (!value.ok()) {
-      return value.status().WithContext("member " + std::to_string(member) + " is missing");
-    }
-    if (value->size() <= kTokenBytes) {
-      return Unavailable("member " + std::to_string(member) + " gave no address");
-    }
-    peers_[member].expected_token = value->substr(0, kTokenBytes);
-    const std::vector<char> address(value->begin() + kTokenBytes, value->end());
-    RETURN_IF_ERROR(Guard(member, spec_.deadline_us, [&] {
-      context_->getPair(static_cast<int>(member))->connect(address);
-      return true;
-    }));
+    return Unavailable("Gloo cannot use " + host + ": " + fault.what());
   }
   return OkStatus();
 }
@@ -265,34 +224,6 @@ Status GlooLink::MakeBuffers() {
     }));
   }
   connected_ = true;
-  return OkStatus();
-}
-
-Status GlooLink::SendTokens() {
-  for (uint32_t member = 0; member < spec_.size; ++member) {
-    if (member == spec_.rank) continue;
-    const std::string& token = peers_[member].own_token;
-    const RankPieceHeader header = {.total_bytes = token.size(),
-                                    .bytes = static_cast<uint32_t>(token.size()),
-                                    .peer = spec_.rank};
-    ASSIGN_OR_RETURN(const bool sent, TrySend(member, header, std::as_bytes(std::span(token))));
-    if (!sent) return Unavailable("member " + std::to_string(member) + " takes nothing");
-  }
-  return OkStatus();
-}
-
-Status GlooLink::CheckTokens() {
-  for (uint32_t member = 0; member < spec_.size; ++member) {
-    if (member == spec_.rank) continue;
-    RETURN_IF_ERROR(AwaitPiece(member, spec_.deadline_us));
-    const RankPiece& piece = *Peek(member);
-    const std::string& token = peers_[member].expected_token;
-    if (piece.header.bytes != token.size() || piece.header.peer != member ||
-        std::memcmp(piece.data, token.data(), token.size()) != 0) {
-      return Unavailable("a stranger connected in the place of member " + std::to_string(member));
-    }
-    Pop(member);
-  }
   return OkStatus();
 }
 

@@ -13,6 +13,9 @@ namespace muselet {
 namespace {
 
 constexpr const char* kEndpoint = "inproc://zeromq.zap.01";
+// ZMQ_ZAP_ENFORCE_DOMAIN, which zmq.h shows to builds with its draft interface only; the library
+// has it in all builds since 4.3.0.
+constexpr int kZapEnforceDomain = 93;
 constexpr size_t kKeyBytes = 32;
 constexpr int64_t kLogIntervalUs = 10'000'000;
 // Of a request: version, id, domain, address, identity, mechanism, credentials.
@@ -45,6 +48,17 @@ KeyGuard::KeyGuard(zmq::context_t& context, const WireSecurity& security)
 
 KeyGuard::~KeyGuard() {
   thread_.join();
+}
+
+void KeyGuard::Protect(zmq::socket_t& socket, const WireKeyPair& own, WireAudience audience) {
+  socket.set(zmq::sockopt::curve_server, 1);
+  socket.set(zmq::sockopt::curve_secretkey, own.secret_key);
+  socket.set(zmq::sockopt::zap_domain, std::string(Domain(audience)));
+  // Without it libzmq lets everyone in where nobody answers for the domain.
+  const int enforce = 1;
+  if (zmq_setsockopt(socket.handle(), kZapEnforceDomain, &enforce, sizeof(enforce)) != 0) {
+    throw zmq::error_t();
+  }
 }
 
 const char* KeyGuard::Domain(WireAudience audience) {

@@ -25,14 +25,17 @@ class KeyGuard {
   KeyGuard(const KeyGuard&) = delete;
   KeyGuard& operator=(const KeyGuard&) = delete;
 
-  // The name by which sockets with this audience ask.
-  static const char* Domain(WireAudience audience);
+  // Makes a socket, before it is bound, a server that asks the guard of its context about every new
+  // connection; where there is no guard to answer, it refuses all of them. Throws zmq::error_t.
+  static void Protect(zmq::socket_t& socket, const WireKeyPair& own, WireAudience audience);
   // Connections with keys that are not known so far. Any thread.
   uint64_t refused() const { return refused_; }
 
  private:
   using Frames = std::vector<std::string>;
 
+  // The name by which sockets with this audience ask.
+  static const char* Domain(WireAudience audience);
   void Answer();
   bool Receive(Frames& frames);
   void Reply(const std::string& request, bool admitted);

@@ -20,9 +20,6 @@ namespace {
 constexpr int kDrainMessagesMax = 64;  // in one turn of the loop
 constexpr size_t kFramesMax = 4;       // kept of one message; ours have one or two
 constexpr int kLingerMs = 2000;
-// ZMQ_ZAP_ENFORCE_DOMAIN, which zmq.h shows to builds with its draft interface only; the library
-// has it in all builds since 4.3.0.
-constexpr int kZapEnforceDomain = 93;
 
 void SetOptions(zmq::socket_t& socket, const WireLimits& limits) {
   namespace opt = zmq::sockopt;
@@ -132,16 +129,8 @@ void SocketPump::OpenMonitor() {
 }
 
 Status SocketPump::SecureServer(WireAudience audience) {
-  namespace opt = zmq::sockopt;
   try {
-    socket_.set(opt::curve_server, 1);
-    socket_.set(opt::curve_secretkey, context_.keys()->secret_key);
-    socket_.set(opt::zap_domain, std::string(KeyGuard::Domain(audience)));
-    // Without it libzmq lets everyone in where nobody answers for the domain.
-    const int enforce = 1;
-    if (zmq_setsockopt(socket_.handle(), kZapEnforceDomain, &enforce, sizeof(enforce)) != 0) {
-      throw zmq::error_t();
-    }
+    KeyGuard::Protect(socket_, *context_.keys(), audience);
     return OkStatus();
   } catch (const zmq::error_t& error) {
     return InvalidArgument(std::string("the key of this process cannot be used: ") + error.what());

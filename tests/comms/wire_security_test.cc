@@ -7,12 +7,14 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <zmq.hpp>
 
 #include "comms/event_loop.h"
+#include "comms/key_guard.h"
 #include "comms/message_socket.h"
 #include "comms/raw_router.h"
 #include "comms/wire_endpoint.h"
@@ -244,6 +246,46 @@ TEST_F(WireSecurityTest, TheGuardRefusesWhatItCannotReadAndGoesOn) {
   }
   EXPECT_EQ(AskGuard(serving, known, 7), "200");
   EXPECT_EQ(serving.context.refused(), 4U);
+}
+
+// What becomes of a connection with a key that all know, to a socket that asks a guard.
+int EventOfConnecting(bool guarded) {
+  const WireKeyPair own = NewPair();
+  zmq::context_t context;
+  std::unique_ptr<KeyGuard> guard;
+  if (guarded) guard = std::make_unique<KeyGuard>(context, WireSecurity{own, {}, {}});
+  zmq_event_t event = {};
+  {
+    zmq::socket_t server(context, zmq::socket_type::router);
+    zmq::socket_t client(context, zmq::socket_type::dealer);
+    zmq::socket_t monitor(context, zmq::socket_type::pair);
+    for (zmq::socket_t* socket : {&server, &client, &monitor}) {
+      socket->set(zmq::sockopt::linger, 0);
+      socket->set(zmq::sockopt::rcvtimeo, 20'000);
+    }
+    KeyGuard::Protect(server, own, WireAudience::kMembers);
+    zmq_socket_monitor(server.handle(), "inproc://events",
+                       ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                           ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL);
+    monitor.connect("inproc://events");
+    server.bind("tcp://127.0.0.1:0");
+    client.set(zmq::sockopt::curve_publickey, own.public_key);
+    client.set(zmq::sockopt::curve_secretkey, own.secret_key);
+    client.set(zmq::sockopt::curve_serverkey, own.public_key);
+    client.connect(server.get(zmq::sockopt::last_endpoint));
+    zmq::message_t frame;
+    if (monitor.recv(frame)) std::memcpy(&event.event, frame.data(), sizeof(event.event));
+    zmq_socket_monitor(server.handle(), nullptr, 0);
+  }
+  context.shutdown();
+  return event.event;
+}
+
+TEST(KeyGuardTest, WhereThereIsNoGuardNobodyIsAdmitted) {
+  EXPECT_EQ(EventOfConnecting(/*guarded=*/true), ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
+  const int event = EventOfConnecting(/*guarded=*/false);
+  EXPECT_NE(event, 0);
+  EXPECT_NE(event, ZMQ_EVENT_HANDSHAKE_SUCCEEDED);
 }
 
 TEST(WireEndpoint, SplitsTheKeyFromTheAddress) {

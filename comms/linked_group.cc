@@ -118,7 +118,9 @@ Status LinkedGroup::Wait(RankTicket ticket, int64_t deadline_us) {
 }
 
 void LinkedGroup::Abort(const Status& reason) {
-  Fail(reason.code() == StatusCode::kUnavailable ? reason : Unavailable(reason.ToString()));
+  const bool as_is =
+      reason.code() == StatusCode::kUnavailable || reason.code() == StatusCode::kCancelled;
+  Fail(as_is ? reason : Unavailable(reason.ToString()));
 }
 
 void LinkedGroup::Fail(const Status& fault) {

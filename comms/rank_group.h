@@ -73,7 +73,7 @@ class RankGroup {
   virtual Status Wait(RankTicket ticket, int64_t deadline_us) = 0;
 
   // Makes every Wait here return kUnavailable with `reason`, now and later, and lets the other
-  // members notice. Logs the last operations, once.
+  // members notice. Logs the last operations, once; not for kCancelled, an end on purpose.
   virtual void Abort(const Status& reason) = 0;
 
   virtual RankProgress progress() const = 0;

@@ -30,18 +30,20 @@ bool RankRecords::Fault(const Status& fault) {
   {
     const std::lock_guard lock(mutex_);
     if (faulted_.load(std::memory_order_relaxed) || fault.ok()) return false;
-    fault_ = fault;
+    const bool on_purpose = fault.code() == StatusCode::kCancelled;
+    fault_ = on_purpose ? Unavailable(fault.message()) : fault;
     faulted_.store(true, std::memory_order_release);
     records = RecordsLocked();
   }
   const RankProgress now = progress();
-  LogWarn("rank group ended", {{"group", group_},
-                               {"transport", transport_},
-                               {"rank", rank_},
-                               {"reason", fault.ToString()},
-                               {"enqueued", now.enqueued},
-                               {"completed", now.completed},
-                               {"operations", DescribeRankRecords(records)}});
+  const auto tell = fault.code() == StatusCode::kCancelled ? LogDebug : LogWarn;
+  tell("rank group ended", {{"group", group_},
+                            {"transport", transport_},
+                            {"rank", rank_},
+                            {"reason", fault.ToString()},
+                            {"enqueued", now.enqueued},
+                            {"completed", now.completed},
+                            {"operations", DescribeRankRecords(records)}});
   return true;
 }
 

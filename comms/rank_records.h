@@ -27,7 +27,7 @@ class RankRecords {
   void Completed(RankTicket ticket);
 
   // The first fault stands; true for that one, whose last operations are logged. kOk is not a
-  // fault.
+  // fault. kCancelled is an end on purpose: logged for debugging only, and kept as kUnavailable.
   bool Fault(const Status& fault);
   bool faulted() const { return faulted_.load(std::memory_order_acquire); }
   Status fault() const;

@@ -1,6 +1,6 @@
-// Field by field between base/messages.h and the generated classes of wire.proto. Private to
-// comms/codec. ToWire fills an empty message; FromWire fills a default-made struct, or says which
-// field is out of bounds.
+// Field by field between base/messages.h and the generated classes of wire.proto: for comms/codec,
+// and the parts that other wires share. ToWire fills an empty message; FromWire fills a
+// default-made struct, or says which field is out of bounds.
 #pragma once
 
 #include <string>
@@ -48,5 +48,13 @@ Status FromWire(const wire::v1::Report& from, Report& to);
 Status FromWire(const wire::v1::CacheEvents& from, CacheEvents& to);
 Status FromWire(const wire::v1::Drain& from, Drain& to);
 Status FromWire(const wire::v1::DrainAnswer& from, DrainAnswer& to);
+
+// Shared with rank.proto. `field` is the name for faults.
+void ToWire(const SampledToken& from, wire::v1::SampledToken& to);
+void ToWire(const SamplingParams& from, wire::v1::SamplingParams& to);
+void ToWire(const StopRules& from, wire::v1::StopRules& to);
+Status FromWire(const wire::v1::SampledToken& from, std::string_view field, SampledToken& to);
+Status FromWire(const wire::v1::SamplingParams& from, std::string_view field, SamplingParams& to);
+Status FromWire(const wire::v1::StopRules& from, std::string_view field, StopRules& to);
 
 }  // namespace muselet

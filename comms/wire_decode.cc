@@ -80,24 +80,11 @@ Status TakeTokens(const Ids& from, int limit, std::string_view field, std::vecto
   return OkStatus();
 }
 
-Status TakeSampled(const pb::SampledToken& from, std::string_view field, SampledToken& to) {
-  RETURN_IF_ERROR(CheckToken(from.id(), field));
-  RETURN_IF_ERROR(CheckCount(from.top_size(), kVocabularyListMax, field));
-  to.id = from.id();
-  to.logprob = from.logprob();
-  to.top.reserve(from.top_size());
-  for (const pb::TokenLogprob& entry : from.top()) {
-    RETURN_IF_ERROR(CheckToken(entry.id(), field));
-    to.top.push_back({entry.id(), entry.logprob()});
-  }
-  return OkStatus();
-}
-
 template <typename List>
 Status TakeSampledList(const List& from, std::string_view field, std::vector<SampledToken>& to) {
   RETURN_IF_ERROR(CheckCount(from.size(), kSequenceTokensMax, field));
   to.resize(from.size());
-  for (int i = 0; i < from.size(); ++i) RETURN_IF_ERROR(TakeSampled(from[i], field, to[i]));
+  for (int i = 0; i < from.size(); ++i) RETURN_IF_ERROR(FromWire(from[i], field, to[i]));
   return OkStatus();
 }
 
@@ -112,27 +99,6 @@ Status TakeReplica(const pb::ReplicaInfo& from, ReplicaInfo& to) {
   to.kv_tokens = from.kv_tokens();
   to.sequences_max = from.sequences_max();
   to.block_tokens = from.block_tokens();
-  return OkStatus();
-}
-
-Status TakeSampling(const pb::SamplingParams& from, SamplingParams& to) {
-  RETURN_IF_ERROR(
-      CheckCount(from.logit_bias_size(), kVocabularyListMax, "submit.sampling.logit_bias"));
-  to.temperature = from.temperature();
-  to.top_k = from.top_k();
-  to.top_p = from.top_p();
-  to.min_p = from.min_p();
-  to.repetition_penalty = from.repetition_penalty();
-  to.presence_penalty = from.presence_penalty();
-  to.frequency_penalty = from.frequency_penalty();
-  to.seed = from.seed();
-  to.logprobs = from.logprobs();
-  to.prompt_logprobs = from.prompt_logprobs();
-  to.logit_bias.reserve(from.logit_bias_size());
-  for (const pb::LogitBias& entry : from.logit_bias()) {
-    RETURN_IF_ERROR(CheckToken(entry.id(), "submit.sampling.logit_bias"));
-    to.logit_bias.emplace_back(entry.id(), entry.bias());
-  }
   return OkStatus();
 }
 
@@ -176,6 +142,47 @@ Status TakeQuota(const pb::QuotaState& from, std::string_view field, QuotaState&
 
 Status CheckName(std::string_view value, std::string_view field) {
   return value.size() > kNameBytesMax ? TooLong(field, value.size(), kNameBytesMax) : OkStatus();
+}
+
+Status FromWire(const pb::SampledToken& from, std::string_view field, SampledToken& to) {
+  RETURN_IF_ERROR(CheckToken(from.id(), field));
+  RETURN_IF_ERROR(CheckCount(from.top_size(), kVocabularyListMax, field));
+  to.id = from.id();
+  to.logprob = from.logprob();
+  to.top.reserve(from.top_size());
+  for (const pb::TokenLogprob& entry : from.top()) {
+    RETURN_IF_ERROR(CheckToken(entry.id(), field));
+    to.top.push_back({entry.id(), entry.logprob()});
+  }
+  return OkStatus();
+}
+
+Status FromWire(const pb::SamplingParams& from, std::string_view field, SamplingParams& to) {
+  const std::string biases = std::string(field) + ".logit_bias";
+  RETURN_IF_ERROR(CheckCount(from.logit_bias_size(), kVocabularyListMax, biases));
+  to.temperature = from.temperature();
+  to.top_k = from.top_k();
+  to.top_p = from.top_p();
+  to.min_p = from.min_p();
+  to.repetition_penalty = from.repetition_penalty();
+  to.presence_penalty = from.presence_penalty();
+  to.frequency_penalty = from.frequency_penalty();
+  to.seed = from.seed();
+  to.logprobs = from.logprobs();
+  to.prompt_logprobs = from.prompt_logprobs();
+  to.logit_bias.reserve(from.logit_bias_size());
+  for (const pb::LogitBias& entry : from.logit_bias()) {
+    RETURN_IF_ERROR(CheckToken(entry.id(), biases));
+    to.logit_bias.emplace_back(entry.id(), entry.bias());
+  }
+  return OkStatus();
+}
+
+Status FromWire(const pb::StopRules& from, std::string_view field, StopRules& to) {
+  to.max_tokens = from.max_tokens();
+  to.min_tokens = from.min_tokens();
+  return TakeTokens(from.end_tokens(), kVocabularyListMax, std::string(field) + ".end_tokens",
+                    to.end_tokens);
 }
 
 Status FromWire(const pb::Hello& from, Hello& to) {
@@ -280,11 +287,8 @@ Status FromWire(const pb::Submit& from, Submit& to) {
   RETURN_IF_ERROR(TakeTokens(from.prompt(), kSequenceTokensMax, "submit.prompt", to.prompt));
   RETURN_IF_ERROR(
       TakeTokens(from.generated(), kSequenceTokensMax, "submit.generated", to.generated));
-  RETURN_IF_ERROR(TakeSampling(from.sampling(), to.sampling));
-  RETURN_IF_ERROR(TakeTokens(from.stop().end_tokens(), kVocabularyListMax, "submit.stop.end_tokens",
-                             to.stop.end_tokens));
-  to.stop.max_tokens = from.stop().max_tokens();
-  to.stop.min_tokens = from.stop().min_tokens();
+  RETURN_IF_ERROR(FromWire(from.sampling(), "submit.sampling", to.sampling));
+  RETURN_IF_ERROR(FromWire(from.stop(), "submit.stop", to.stop));
   to.attempt = from.attempt();
   to.epoch = from.epoch();
   to.cache_salt = from.cache_salt();

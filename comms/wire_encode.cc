@@ -15,16 +15,6 @@ void Put(const SequenceId& from, pb::SequenceId& to) {
   to.set_choice(from.choice);
 }
 
-void Put(const SampledToken& from, pb::SampledToken& to) {
-  to.set_id(from.id);
-  to.set_logprob(from.logprob);
-  for (const TokenLogprob& entry : from.top) {
-    pb::TokenLogprob& added = *to.add_top();
-    added.set_id(entry.id);
-    added.set_logprob(entry.logprob);
-  }
-}
-
 void Put(const ReplicaInfo& from, pb::ReplicaInfo& to) {
   to.set_replica(from.replica);
   to.set_model(from.model);
@@ -38,40 +28,16 @@ void Put(const ReplicaInfo& from, pb::ReplicaInfo& to) {
   to.set_block_tokens(from.block_tokens);
 }
 
-void Put(const SamplingParams& from, pb::SamplingParams& to) {
-  to.set_temperature(from.temperature);
-  to.set_top_k(from.top_k);
-  to.set_top_p(from.top_p);
-  to.set_min_p(from.min_p);
-  to.set_repetition_penalty(from.repetition_penalty);
-  to.set_presence_penalty(from.presence_penalty);
-  to.set_frequency_penalty(from.frequency_penalty);
-  to.set_seed(from.seed);
-  to.set_logprobs(from.logprobs);
-  to.set_prompt_logprobs(from.prompt_logprobs);
-  for (const auto& [id, bias] : from.logit_bias) {
-    pb::LogitBias& added = *to.add_logit_bias();
-    added.set_id(id);
-    added.set_bias(bias);
-  }
-}
-
-void Put(const StopRules& from, pb::StopRules& to) {
-  to.set_max_tokens(from.max_tokens);
-  to.set_min_tokens(from.min_tokens);
-  to.mutable_end_tokens()->Add(from.end_tokens.begin(), from.end_tokens.end());
-}
-
 void Put(const TokenUpdate& from, pb::TokenUpdate& to) {
   Put(from.sequence, *to.mutable_sequence());
   to.set_attempt(from.attempt);
   to.set_first_index(from.first_index);
-  for (const SampledToken& token : from.tokens) Put(token, *to.add_tokens());
+  for (const SampledToken& token : from.tokens) ToWire(token, *to.add_tokens());
   to.set_finish(static_cast<uint32_t>(from.finish));
   to.set_error_code(static_cast<uint32_t>(from.error_code));
   to.set_error(from.error);
   to.set_cached_prompt_tokens(from.cached_prompt_tokens);
-  for (const SampledToken& token : from.prompt_logprobs) Put(token, *to.add_prompt_logprobs());
+  for (const SampledToken& token : from.prompt_logprobs) ToWire(token, *to.add_prompt_logprobs());
 }
 
 void Put(const BlockHash& from, pb::BlockHash& to) {
@@ -89,6 +55,40 @@ void Put(const QuotaState& from, pb::QuotaState& to) {
 }
 
 }  // namespace
+
+void ToWire(const SampledToken& from, pb::SampledToken& to) {
+  to.set_id(from.id);
+  to.set_logprob(from.logprob);
+  for (const TokenLogprob& entry : from.top) {
+    pb::TokenLogprob& added = *to.add_top();
+    added.set_id(entry.id);
+    added.set_logprob(entry.logprob);
+  }
+}
+
+void ToWire(const SamplingParams& from, pb::SamplingParams& to) {
+  to.set_temperature(from.temperature);
+  to.set_top_k(from.top_k);
+  to.set_top_p(from.top_p);
+  to.set_min_p(from.min_p);
+  to.set_repetition_penalty(from.repetition_penalty);
+  to.set_presence_penalty(from.presence_penalty);
+  to.set_frequency_penalty(from.frequency_penalty);
+  to.set_seed(from.seed);
+  to.set_logprobs(from.logprobs);
+  to.set_prompt_logprobs(from.prompt_logprobs);
+  for (const auto& [id, bias] : from.logit_bias) {
+    pb::LogitBias& added = *to.add_logit_bias();
+    added.set_id(id);
+    added.set_bias(bias);
+  }
+}
+
+void ToWire(const StopRules& from, pb::StopRules& to) {
+  to.set_max_tokens(from.max_tokens);
+  to.set_min_tokens(from.min_tokens);
+  to.mutable_end_tokens()->Add(from.end_tokens.begin(), from.end_tokens.end());
+}
 
 void ToWire(const Hello& from, pb::Hello& to) {
   to.set_role(static_cast<uint32_t>(from.role));
@@ -173,8 +173,8 @@ void ToWire(const Submit& from, pb::Submit& to) {
   to.set_timeout_us(from.timeout_us);
   to.mutable_prompt()->Add(from.prompt.begin(), from.prompt.end());
   to.mutable_generated()->Add(from.generated.begin(), from.generated.end());
-  Put(from.sampling, *to.mutable_sampling());
-  Put(from.stop, *to.mutable_stop());
+  ToWire(from.sampling, *to.mutable_sampling());
+  ToWire(from.stop, *to.mutable_stop());
 }
 
 void ToWire(const Cancel& from, pb::Cancel& to) {

@@ -169,13 +169,17 @@ void EpochLeader::On(Member& member, RankDone done, int64_t now_us, EpochOutput&
   member.done = done.step;
   member.progress_us = now_us;
   member.busy_us = 0;
-  if (RankOf(member) == plan_.sampling_rank) {
+  Step& step = steps_[done.step - steps_.front().number];
+  step.step_us = std::max(step.step_us, done.step_us);
+  if (RankOf(member) == plan_.sampling_rank) step.result = std::move(done);
+  while (!steps_.empty() && steps_.front().number <= Slowest()->done) {
     EpochEvent& event = out.events.emplace_back();
     event.kind = EpochEvent::Kind::kDone;
     event.epoch = epoch_;
-    event.done = std::move(done);
+    event.done = std::move(steps_.front().result);
+    event.done.step_us = steps_.front().step_us;
+    steps_.pop_front();
   }
-  while (!steps_.empty() && steps_.front().number <= Slowest()->done) steps_.pop_front();
 }
 
 void EpochLeader::On(Member& member, const RankFault& fault, int64_t now_us, EpochOutput& out) {
@@ -200,7 +204,7 @@ EpochOutput EpochLeader::Submit(const StepPlan& plan, const std::vector<SlotStar
   }
   Step step;
   step.number = next_step_++;
-  step.timeout_us = StepTimeoutUs(timing_, plan.predicted_us);
+  step.timeout_us = StepTimeoutUs(timing_, plan.predicted_us * plan_.pipeline);
   for (const SequenceSlice& slice : plan.slices) {
     step.logits_rows.push_back(slice.logits_rows);
     step.samples.push_back(slice.samples);
@@ -309,7 +313,8 @@ void EpochLeader::Lose(Member& member, RankLoss loss, const std::string& text, i
 
 EpochOutput EpochLeader::Leave(const std::string& reason) {
   EpochOutput out;
-  if (state_ != State::kJoining) out.send.push_back({Peers(), RankAbort{epoch_, reason}});
+  if (state_ != State::kJoining)
+    out.send.push_back({Peers(), RankAbort{epoch_, reason, /*on_purpose=*/true}});
   for (Member& member : members_) Forget(member);
   state_ = State::kJoining;
   steps_.clear();

@@ -16,6 +16,7 @@
 //     Messages that carry another number change nothing; a number not yet given is nonsense.
 //   - A Join that does not fit is answered Refused, with both values. A second process for a rank
 //     waits until the first is lost, and is refused once that one shows that it lives.
+//   - A step is done when all ranks are done with it.
 //   - Whoever is no rank may say anything: at most one short answer goes back to each Join, or to
 //     each message of another version of this wire.
 //
@@ -27,6 +28,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,6 +42,7 @@ struct EpochPlan {
   std::string replica;
   std::vector<std::string> nodes;  // by rank: the node that starts it; "" = any
   uint32_t sampling_rank = 0;      // its Done carries the result
+  uint32_t pipeline = 1;           // a step goes through so many stages, one after the other
   uint32_t vocab_size = 0;
   RankAgreement agreement;
 };
@@ -61,10 +64,10 @@ struct EpochEvent {
   enum class Kind : uint8_t {
     kJoined,   // a rank: text says which process
     kMissing,  // the join deadline passed: text names who is missing
-    kRefused,  // text says whom and why; not more than a few a second
+    kRefused,  // text says whom and why; once a cause, and not more than a few a second
     kForming,  // all have joined
     kFormed,   // steps may be submitted
-    kDone,     // the oldest outstanding step
+    kDone,     // the oldest outstanding step, on all ranks; step_us is the largest of theirs
     kLeft,     // a rank that had joined is gone before there was an epoch
     kLost,     // the epoch is over; all that is outstanding is lost with it
   };
@@ -142,6 +145,8 @@ class EpochLeader {
     int64_t timeout_us = 0;
     std::vector<uint32_t> logits_rows;  // by slice: what the result may hold
     std::vector<bool> samples;
+    RankDone result;      // of the sampling rank
+    int64_t step_us = 0;  // the largest so far
   };
 
   void OnJoin(const std::string& peer, RankJoin join, int64_t now_us, EpochOutput& out);
@@ -151,7 +156,8 @@ class EpochLeader {
                 EpochOutput& out);
   void Refuse(const std::string& peer, const RankJoin& join, const std::string& reason,
               int64_t now_us, EpochOutput& out);
-  void TellRefusal(std::string text, int64_t now_us, EpochOutput& out);
+  // `cause` is what the next try has in common with this one.
+  void TellRefusal(const std::string& cause, std::string text, int64_t now_us, EpochOutput& out);
   void FormIfComplete(int64_t now_us, EpochOutput& out);
   void On(Member& member, RankPut put, int64_t now_us, EpochOutput& out);
   void On(Member& member, const RankReady& ready, int64_t now_us, EpochOutput& out);
@@ -188,6 +194,7 @@ class EpochLeader {
   uint64_t next_step_ = 1;
   int64_t refusals_since_us_ = 0;
   uint32_t refusals_told_ = 0;
+  std::set<std::string> refusal_causes_;  // told already
 };
 
 }  // namespace muselet

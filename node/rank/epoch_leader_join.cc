@@ -8,6 +8,7 @@
 namespace muselet {
 namespace {
 
+constexpr size_t kRefusalCausesMax = 256;
 constexpr uint32_t kRefusalsToldMax = 10;  // within kRefusalsWindowUs
 constexpr int64_t kRefusalsWindowUs = 10'000'000;
 constexpr uint64_t kEpochSeenMax = uint64_t{1} << 62;
@@ -60,11 +61,13 @@ std::string EpochLeader::Misfit(const RankJoin& join) const {
 
 void EpochLeader::Refuse(const std::string& peer, const RankJoin& join, const std::string& reason,
                          int64_t now_us, EpochOutput& out) {
-  const std::string text = "rank " + std::to_string(join.rank) + " (node " + join.node + ", host " +
-                           join.host + ", pid " + std::to_string(join.pid) + ") of replica " +
-                           join.replica + " is refused: " + reason;
+  const std::string who =
+      "rank " + std::to_string(join.rank) + " (node " + join.node + ", host " + join.host;
+  const std::string why = ") of replica " + join.replica + " is refused: " + reason;
+  const std::string text = who + ", pid " + std::to_string(join.pid) + why;
   out.send.push_back({{peer}, RankRefused{join.session, text}});
-  TellRefusal(text, now_us, out);
+  // Each process that is started anew has another number.
+  TellRefusal(who + why, text, now_us, out);
 }
 
 EpochOutput EpochLeader::OnOtherVersion(const std::string& peer, const std::string& reason,
@@ -74,16 +77,20 @@ EpochOutput EpochLeader::OnOtherVersion(const std::string& peer, const std::stri
   const std::string text = "a rank is refused by the leader of " + plan_.replica + ": " + reason;
   // It cannot read this, but sees that it is of another version.
   out.send.push_back({{peer}, RankRefused{0, text}});
-  TellRefusal(text, now_us, out);
+  TellRefusal(text, text, now_us, out);
   return out;
 }
 
-void EpochLeader::TellRefusal(std::string text, int64_t now_us, EpochOutput& out) {
+void EpochLeader::TellRefusal(const std::string& cause, std::string text, int64_t now_us,
+                              EpochOutput& out) {
+  if (refusal_causes_.contains(cause)) return;
   if (now_us - refusals_since_us_ >= kRefusalsWindowUs) {
     refusals_since_us_ = now_us;
     refusals_told_ = 0;
   }
   if (refusals_told_++ >= kRefusalsToldMax) return;
+  if (refusal_causes_.size() >= kRefusalCausesMax) refusal_causes_.clear();
+  refusal_causes_.insert(cause);
   EpochEvent& event = out.events.emplace_back();
   event.kind = EpochEvent::Kind::kRefused;
   event.text = std::move(text);
@@ -137,6 +144,7 @@ void EpochLeader::FormIfComplete(int64_t now_us, EpochOutput& out) {
     places.push_back({member.join.node, member.join.host});
   }
   epoch_ = seen + 1;
+  refusal_causes_.clear();  // who is refused from now on is news again
   next_step_ = 1;
   state_ = State::kForming;
   deadline_us_ = now_us + timing_.form_timeout_us;

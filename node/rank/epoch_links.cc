@@ -64,7 +64,7 @@ void EpochLinks::OnValue(const std::string& key, std::string value) {
   changed_.notify_all();
 }
 
-void EpochLinks::Abort(const std::string& reason) {
+void EpochLinks::Abort(const std::string& reason, bool on_purpose) {
   std::vector<GroupPointer> groups;
   {
     const std::lock_guard lock(mutex_);
@@ -75,7 +75,8 @@ void EpochLinks::Abort(const std::string& reason) {
     }
     changed_.notify_all();
   }
-  for (const GroupPointer& group : groups) group->Abort(Unavailable(reason));
+  const Status told = on_purpose ? Cancelled(reason) : Unavailable(reason);
+  for (const GroupPointer& group : groups) group->Abort(told);
 }
 
 Status EpochLinks::Put(const std::string& key, std::string value) {

@@ -48,8 +48,9 @@ class EpochLinks final : public RankRendezvous {
 
   // A value of the rendezvous. Any thread.
   void OnValue(const std::string& key, std::string value);
-  // Whatever waits for another rank ends with kUnavailable and `reason`, now and later. Any thread.
-  void Abort(const std::string& reason);
+  // Whatever waits for another rank ends with kUnavailable and `reason`, now and later. The groups
+  // say nothing in the log if that is `on_purpose`. Any thread.
+  void Abort(const std::string& reason, bool on_purpose = false);
 
   Status Put(const std::string& key, std::string value) override;
   Result<std::string> Get(const std::string& key, int64_t deadline_us) override;

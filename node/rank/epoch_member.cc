@@ -8,6 +8,7 @@
 namespace muselet {
 namespace {
 
+constexpr int64_t kLeaderAwayUs = 5'000'000;  // then the log says that it does not answer
 constexpr int64_t kRetryPauseMinUs = 100'000;
 constexpr int64_t kRetryPauseMaxUs = 5'000'000;
 
@@ -33,8 +34,8 @@ EpochMember::EpochMember(RankJoin self, uint32_t rank_count, std::string leader,
       timing_(timing),
       heard_us_(now_us),
       next_send_us_(now_us),
-      deadline_us_(now_us + timing.join_timeout_us),
       last_tick_us_(now_us) {
+  BeginJoining(now_us);
   self_.session = 1;
   self_.epoch_seen = 0;
 }
@@ -52,7 +53,10 @@ MemberOutput EpochMember::OnMessage(RankMessage message, int64_t now_us) {
   } else if (const auto* start = std::get_if<RankStart>(&message)) {
     On(*start, now_us, out);
   } else if (const auto* abort = std::get_if<RankAbort>(&message)) {
-    if (alive(abort->epoch)) End(abort->reason, /*tell=*/false, now_us, out);
+    if (alive(abort->epoch)) {
+      End(abort->reason, /*tell=*/false, now_us, out);
+      out.events.back().on_purpose = abort->on_purpose;
+    }
   } else if (const auto* refused = std::get_if<RankRefused>(&message)) {
     if (state_ == State::kJoining && refused->session == self_.session)
       Exit(refused->reason, /*refused=*/true, out);
@@ -107,19 +111,32 @@ void EpochMember::Join(int64_t now_us, MemberOutput& out) {
 
 void EpochMember::TickJoining(int64_t now_us, MemberOutput& out) {
   if (now_us >= next_send_us_ && now_us >= retry_us_) Join(now_us, out);
-  if (now_us < deadline_us_) return;
-  deadline_us_ = now_us + timing_.join_timeout_us;
-  const bool silent = !answered_ || now_us - heard_us_ >= timing_.silence_us;
+  const int64_t alone_us = now_us - std::max(heard_us_, joining_since_us_);
+  const bool away = !told_silence_ && alone_us >= kLeaderAwayUs;
+  if (now_us < deadline_us_ && !away) return;
+  TellWaiting(away || !answered_ || alone_us >= timing_.silence_us, now_us, out);
+}
+
+void EpochMember::TellWaiting(bool silent, int64_t now_us, MemberOutput& out) {
+  if (now_us >= deadline_us_) deadline_us_ = now_us + timing_.join_timeout_us;
+  told_silence_ = silent;
   std::string text = silent ? "the leader at " + leader_ + " does not answer"
                             : "the leader at " + leader_ + " waits for " + waiting_for_;
   if (silent && !waiting_for_.empty()) text += ": " + waiting_for_;
   out.events.push_back(NewEvent(MemberEvent::Kind::kWaiting, epoch_,
-                                text + "; tried for " + Seconds(timing_.join_timeout_us)));
+                                text + "; tried for " + Seconds(now_us - joining_since_us_)));
+}
+
+void EpochMember::BeginJoining(int64_t now_us) {
+  joining_since_us_ = now_us;
+  deadline_us_ = now_us + timing_.join_timeout_us;
+  told_silence_ = false;
 }
 
 void EpochMember::On(const LeaderAlive& alive, int64_t now_us, MemberOutput& out) {
   if (state_ == State::kJoining && alive.epoch == 0) {
     answered_ = true;
+    told_silence_ = false;
     if (!alive.waiting_for.empty()) waiting_for_ = alive.waiting_for;
   } else if (InEpoch() && alive.epoch > epoch_) {
     End("the leader has gone on to epoch " + std::to_string(alive.epoch), /*tell=*/false, now_us,
@@ -235,7 +252,7 @@ MemberOutput EpochMember::TornDown(uint64_t epoch, int64_t now_us) {
   ++self_.session;
   answered_ = false;
   waiting_for_.clear();
-  deadline_us_ = now_us + timing_.join_timeout_us;
+  BeginJoining(now_us);
   next_send_us_ = now_us;
   retry_us_ = now_us + retry_pause_us_;
   if (retry_pause_us_ == 0) Join(now_us, out);

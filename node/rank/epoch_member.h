@@ -16,7 +16,7 @@
 //   kStep        computes the step; then Done. Steps come in order, without gaps
 //   kEnd         aborts its groups, ends what computes and forgets all KV; then TornDown. The
 //                weights stay
-//   kWaiting     logs the text: the leader is away, or others are missing
+//   kWaiting     logs the text: the leader is away (said soon), or others are missing
 //   kExit        logs the text and ends the process: it was refused (refused), or the epoch could
 //                not be ended in time
 // Calls that name an epoch which is over meanwhile change nothing. The owner sends what it is told
@@ -37,12 +37,13 @@ struct MemberEvent {
   enum class Kind : uint8_t { kMakeGroups, kValue, kStart, kStep, kEnd, kWaiting, kExit };
   Kind kind;
   uint64_t epoch = 0;
-  std::string text;      // kEnd, kWaiting, kExit: why
-  bool refused = false;  // kExit
-  RankForm form;         // kMakeGroups
-  std::string key;       // kValue
-  std::string value;     // kValue
-  RankStep step;         // kStep
+  std::string text;         // kEnd, kWaiting, kExit: why
+  bool on_purpose = false;  // kEnd: the leader stops, nothing went wrong
+  bool refused = false;     // kExit
+  RankForm form;            // kMakeGroups
+  std::string key;          // kValue
+  std::string value;        // kValue
+  RankStep step;            // kStep
 };
 
 struct MemberOutput {
@@ -102,6 +103,8 @@ class EpochMember {
   void TickJoining(int64_t now_us, MemberOutput& out);
   // Says Fault, if the leader may still listen, and ends the epoch.
   void End(const std::string& reason, bool tell, int64_t now_us, MemberOutput& out);
+  void BeginJoining(int64_t now_us);
+  void TellWaiting(bool silent, int64_t now_us, MemberOutput& out);
   void Exit(const std::string& reason, bool refused, MemberOutput& out);
 
   RankJoin self_;
@@ -118,6 +121,8 @@ class EpochMember {
   int64_t next_send_us_ = 0;  // Join or Alive
   // kJoining: to say what it waits for; kEnding: to exit.
   int64_t deadline_us_ = 0;
+  int64_t joining_since_us_ = 0;
+  bool told_silence_ = false;   // since it joins, or last heard of the leader
   int64_t began_us_ = 0;        // the epoch
   int64_t retry_us_ = 0;        // no Join before this
   int64_t retry_pause_us_ = 0;  // after the last epoch

@@ -1,6 +1,7 @@
 // All messages but the step's.
 #include <utility>
 
+#include "comms/wire_convert.h"
 #include "node/rank/rank_convert.h"
 #include "node/rank/wire_checks.h"
 
@@ -28,20 +29,12 @@ Status TakeFault(const pb::Fault& from, std::string_view field, Status& to) {
   return OkStatus();
 }
 
-Status TakeToken(const pb::Token& from, const RankLimits& limits, SampledToken& to) {
-  RETURN_IF_ERROR(CheckTokenId(from.id(), limits.vocab_size, "done.token"));
-  const pb::Alternatives& top = from.top();
-  RETURN_IF_ERROR(CheckSize(top.ids_size(), limits.vocab_size, "done.token.top"));
-  if (top.ids_size() != top.logprobs_size())
-    return InvalidArgument("done.token.top: columns of different lengths");
-  to.id = from.id();
-  to.logprob = from.logprob();
-  to.top.reserve(top.ids_size());
-  for (int i = 0; i < top.ids_size(); ++i) {
-    RETURN_IF_ERROR(CheckTokenId(top.ids(i), limits.vocab_size, "done.token.top"));
-    to.top.push_back({top.ids(i), top.logprobs(i)});
-  }
-  return OkStatus();
+Status TakeToken(const wire::v1::SampledToken& from, const RankLimits& limits, SampledToken& to) {
+  RETURN_IF_ERROR(CheckSize(from.top_size(), limits.vocab_size, "done.token.top"));
+  RETURN_IF_ERROR(muselet::FromWire(from, "done.token", to));
+  for (const TokenLogprob& entry : to.top)
+    RETURN_IF_ERROR(CheckTokenId(entry.id, limits.vocab_size, "done.token.top"));
+  return CheckTokenId(to.id, limits.vocab_size, "done.token");
 }
 
 Status TakeSlice(const pb::Slice& from, const RankLimits& limits, SliceResult& to) {
@@ -145,6 +138,7 @@ Status FromWire(const pb::Start& from, const RankLimits& /*limits*/, RankStart& 
 
 Status FromWire(const pb::Abort& from, const RankLimits& /*limits*/, RankAbort& to) {
   to.epoch = from.epoch();
+  to.on_purpose = from.on_purpose();
   return Take(from.reason(), kTextBytesMax, "abort.reason", to.reason);
 }
 

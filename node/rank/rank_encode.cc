@@ -1,3 +1,4 @@
+#include "comms/wire_convert.h"
 #include "node/rank/rank_convert.h"
 
 namespace muselet {
@@ -21,20 +22,11 @@ void ToWire(const Status& from, pb::Fault& to) {
   to.set_message(Clip(from.message()));
 }
 
-void ToWire(const SampledToken& from, pb::Token& to) {
-  to.set_id(from.id);
-  to.set_logprob(from.logprob);
-  if (from.top.empty()) return;
-  for (const TokenLogprob& entry : from.top) {
-    to.mutable_top()->add_ids(entry.id);
-    to.mutable_top()->add_logprobs(entry.logprob);
-  }
-}
-
 void ToWire(const SliceResult& from, pb::Slice& to) {
-  if (from.sampled) ToWire(from.token, *to.mutable_token());
+  if (from.sampled) muselet::ToWire(from.token, *to.mutable_token());
   if (!from.fault.ok()) ToWire(from.fault, *to.mutable_fault());
-  for (const SampledToken& token : from.prompt_logprobs) ToWire(token, *to.add_prompt_logprobs());
+  for (const SampledToken& token : from.prompt_logprobs)
+    muselet::ToWire(token, *to.add_prompt_logprobs());
 }
 
 void ToWire(const StepPlan& from, pb::Plan& to) {
@@ -55,29 +47,13 @@ void ToWire(const StepPlan& from, pb::Plan& to) {
 }
 
 void ToWire(const SlotStart& from, pb::SlotStart& to) {
-  const SamplingParams& sampling = from.sampling;
   to.set_slot(from.slot);
   to.set_choice(from.choice);
   to.set_prompt_count(from.prompt_count);
   to.set_token_limit(from.token_limit);
   Fill(from.tokens, to.mutable_tokens());
-  to.set_temperature(sampling.temperature);
-  to.set_top_k(sampling.top_k);
-  to.set_top_p(sampling.top_p);
-  to.set_min_p(sampling.min_p);
-  to.set_repetition_penalty(sampling.repetition_penalty);
-  to.set_presence_penalty(sampling.presence_penalty);
-  to.set_frequency_penalty(sampling.frequency_penalty);
-  to.set_seed(sampling.seed);
-  to.set_logprobs(sampling.logprobs);
-  to.set_prompt_logprobs(sampling.prompt_logprobs);
-  for (const auto& [id, bias] : sampling.logit_bias) {
-    to.add_bias_ids(id);
-    to.add_biases(bias);
-  }
-  to.set_max_tokens(from.stop.max_tokens);
-  to.set_min_tokens(from.stop.min_tokens);
-  Fill(from.stop.end_tokens, to.mutable_end_tokens());
+  muselet::ToWire(from.sampling, *to.mutable_sampling());
+  muselet::ToWire(from.stop, *to.mutable_stop());
 }
 
 }  // namespace
@@ -158,6 +134,7 @@ void ToWire(const RankStep& from, pb::Step& to) {
 
 void ToWire(const RankAbort& from, pb::Abort& to) {
   to.set_epoch(from.epoch);
+  to.set_on_purpose(from.on_purpose);
   to.set_reason(Clip(from.reason));
 }
 

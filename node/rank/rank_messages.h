@@ -25,7 +25,7 @@
 
 namespace muselet {
 
-inline constexpr uint32_t kRankProtocolVersion = 1;
+inline constexpr uint32_t kRankProtocolVersion = 2;
 
 // What leader and ranks must have in common to compute the same thing.
 struct RankAgreement {
@@ -64,7 +64,7 @@ struct RankReady {
 struct RankDone {
   uint64_t epoch = 0;
   uint64_t step = 0;
-  int64_t step_us = 0;  // how long it computed
+  int64_t step_us = 0;  // how long it computed, less what it waited for other ranks
   Status fault;         // of the sampling rank: the step gave nothing, and the epoch goes on
   StepResult result;
 };
@@ -112,6 +112,7 @@ struct RankStep {
 struct RankAbort {
   uint64_t epoch = 0;
   std::string reason;
+  bool on_purpose = false;  // nothing went wrong: the leader stops
 };
 // The rank does not fit this replica. It says why and exits.
 struct RankRefused {

@@ -170,11 +170,11 @@ class RankProcess {
       case MemberEvent::Kind::kStep:
         return worker_->Compute(std::move(event.step));
       case MemberEvent::Kind::kEnd:
-        worker_->End(event.epoch, event.text);
+        worker_->End(event.epoch, event.text, event.on_purpose);
         LogInfo("the epoch is over", Fields({{"epoch", event.epoch}, {"reason", event.text}}));
         return Tell(kWordParted);
       case MemberEvent::Kind::kWaiting:
-        return LogInfo("the rank waits", Fields({{"reason", event.text}}));
+        return LogWarn("the rank waits", Fields({{"reason", event.text}}));
       case MemberEvent::Kind::kExit:
         Leave(GiveUp(event.text, event.refused ? kRankExitRefused : kRankExitStuck));
     }

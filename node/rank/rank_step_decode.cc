@@ -1,6 +1,7 @@
 // The step: what ranks index memory with.
 #include <utility>
 
+#include "comms/wire_convert.h"
 #include "node/engine/sampler.h"
 #include "node/rank/rank_convert.h"
 #include "node/rank/wire_checks.h"
@@ -124,34 +125,18 @@ Status FromWire(const pb::SlotStart& from, const RankLimits& limits, SlotStart& 
   RETURN_IF_ERROR(CheckSize(from.tokens_size(), from.token_limit(), "step.starts.tokens"));
   for (const TokenId id : from.tokens())
     RETURN_IF_ERROR(CheckTokenId(id, limits.vocab_size, "step.starts.tokens"));
-  if (from.bias_ids_size() != from.biases_size())
-    return InvalidArgument("step.starts.logit_bias: columns of different lengths");
   to.slot = from.slot();
   to.choice = from.choice();
   to.prompt_count = from.prompt_count();
   to.token_limit = from.token_limit();
   to.tokens.assign(from.tokens().begin(), from.tokens().end());
-  SamplingParams& sampling = to.sampling;
-  sampling.temperature = from.temperature();
-  sampling.top_k = from.top_k();
-  sampling.top_p = from.top_p();
-  sampling.min_p = from.min_p();
-  sampling.repetition_penalty = from.repetition_penalty();
-  sampling.presence_penalty = from.presence_penalty();
-  sampling.frequency_penalty = from.frequency_penalty();
-  sampling.seed = from.seed();
-  sampling.logprobs = from.logprobs();
-  sampling.prompt_logprobs = from.prompt_logprobs();
-  sampling.logit_bias.reserve(from.bias_ids_size());
-  for (int i = 0; i < from.bias_ids_size(); ++i)
-    sampling.logit_bias.emplace_back(from.bias_ids(i), from.biases(i));
-  RETURN_IF_ERROR(CheckSampling(sampling, limits.vocab_size).WithContext("step.starts.sampling"));
+  RETURN_IF_ERROR(muselet::FromWire(from.sampling(), "step.starts.sampling", to.sampling));
+  RETURN_IF_ERROR(muselet::FromWire(from.stop(), "step.starts.stop", to.stop));
+  RETURN_IF_ERROR(
+      CheckSampling(to.sampling, limits.vocab_size).WithContext("step.starts.sampling"));
   // Who wants logprobs of its prompt, or counts of tokens, must have given the tokens.
-  if (sampling.prompt_logprobs >= 0 && to.tokens.size() < to.prompt_count)
+  if (to.sampling.prompt_logprobs >= 0 && to.tokens.size() < to.prompt_count)
     return InvalidArgument("step.starts.tokens: fewer than the prompt's");
-  to.stop.max_tokens = from.max_tokens();
-  to.stop.min_tokens = from.min_tokens();
-  to.stop.end_tokens.assign(from.end_tokens().begin(), from.end_tokens().end());
   return OkStatus();
 }
 

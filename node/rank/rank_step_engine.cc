@@ -25,6 +25,7 @@ EpochPlan PlanOf(const RankStepEngineOptions& options) {
   EpochPlan plan;
   plan.replica = options.replica;
   plan.nodes = options.nodes;
+  plan.pipeline = options.pipeline;
   plan.sampling_rank = (options.pipeline - 1) * options.tensor;
   plan.agreement.software_version = options.software_version;
   plan.agreement.model_digest = options.info.model_digest;

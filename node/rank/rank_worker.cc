@@ -27,14 +27,20 @@ bool EndsEpoch(const Status& fault) {
 // All ranks of the stage learn which ids its first rank drew.
 class RankWorker::Ids final : public TokenExchange {
  public:
-  Ids(RankGroup* group, const int64_t* deadline_us) : group_(group), deadline_us_(deadline_us) {}
+  Ids(RankGroup* group, const int64_t* deadline_us, int64_t* waited_us)
+      : group_(group), deadline_us_(deadline_us), waited_us_(waited_us) {}
   Status Exchange(std::span<TokenId> drawn) override {
-    return group_->Wait(group_->Broadcast(std::as_writable_bytes(drawn), 0), *deadline_us_);
+    const int64_t begin_us = Clock::Real().NowUs();
+    const Status done =
+        group_->Wait(group_->Broadcast(std::as_writable_bytes(drawn), 0), *deadline_us_);
+    *waited_us_ += Clock::Real().NowUs() - begin_us;
+    return done;
   }
 
  private:
   RankGroup* group_;
   const int64_t* deadline_us_;
+  int64_t* waited_us_;
 };
 
 RankWorker::RankWorker(std::shared_ptr<RankModel> model, const RankPosition& position,
@@ -82,7 +88,7 @@ void RankWorker::Compute(RankStep step) {
   wake_.notify_one();
 }
 
-void RankWorker::End(uint64_t epoch, const std::string& reason) {
+void RankWorker::End(uint64_t epoch, const std::string& reason, bool on_purpose) {
   std::shared_ptr<EpochLinks> links;
   {
     const std::lock_guard lock(mutex_);
@@ -91,7 +97,7 @@ void RankWorker::End(uint64_t epoch, const std::string& reason) {
     orders_.emplace_back(TearDown{epoch});
     wake_.notify_one();
   }
-  if (links) links->Abort(reason);
+  if (links) links->Abort(reason, on_purpose);
 }
 
 void RankWorker::Stop() {
@@ -118,7 +124,7 @@ void RankWorker::Do(RankForm form) {
   model_->Connect(groups);
   // Where there are more stages than one, plans name every token.
   if (position_.pipeline == 1 && groups.tensor != nullptr) {
-    exchange_ = std::make_unique<Ids>(groups.tensor, &deadline_us_);
+    exchange_ = std::make_unique<Ids>(groups.tensor, &deadline_us_, &waited_us_);
   }
   executor_ = std::make_unique<StepExecutor>(model_, slot_count_,
                                              ExecutorRole{position_.samples(), exchange_.get()});
@@ -134,7 +140,10 @@ void RankWorker::Do(RankStep step) {
   StepWork work;
   work.plan = std::move(step.plan);
   work.starts = std::move(step.starts);
+  waited_us_ = 0;
+  const int64_t model_waited_us = model_->waited_us();
   executor_->Execute(&work);
+  waited_us_ += model_->waited_us() - model_waited_us;
   busy_since_us_ = 0;
   if (EndsEpoch(work.fault) || (!work.fault.ok() && !position_.samples())) {
     failed_epoch_ = step.epoch;
@@ -143,7 +152,7 @@ void RankWorker::Do(RankStep step) {
   ++steps_;
   RankDone done;
   done.step = step.step;
-  done.step_us = Clock::Real().NowUs() - begin_us;
+  done.step_us = std::max<int64_t>(Clock::Real().NowUs() - begin_us - waited_us_, 0);
   if (position_.samples()) {
     done.fault = std::move(work.fault);
     done.result = std::move(work.result);

@@ -45,7 +45,8 @@ class RankWorker {
   void OnValue(uint64_t epoch, const std::string& key, std::string value);
   void Compute(RankStep step);
   // What waits for other ranks ends at once, and steps that have not begun are forgotten.
-  void End(uint64_t epoch, const std::string& reason);
+  // `on_purpose`: nothing went wrong.
+  void End(uint64_t epoch, const std::string& reason, bool on_purpose = false);
   void Stop();
   RankProgressReport progress() const;
 
@@ -70,6 +71,7 @@ class RankWorker {
   std::unique_ptr<TokenExchange> exchange_;
   std::unique_ptr<StepExecutor> executor_;  // of the epoch
   int64_t deadline_us_ = 0;                 // of the step that is going on
+  int64_t waited_us_ = 0;                   // for other ranks, in that step
   uint64_t failed_epoch_ = 0;
 
   mutable std::mutex mutex_;  // guards what follows

@@ -189,8 +189,32 @@ TEST_F(EpochLeaderTest, DoesNotFillTheLogWithRefusals) {
   RankJoin join = Join(1);
   join.replica = "r9";
   size_t told = 0;
-  for (int i = 0; i < 1000; ++i) told += Say(1, join).events.size();
+  for (int i = 0; i < 1000; ++i) {
+    join.node = "n" + std::to_string(i);
+    told += Say(1, join).events.size();
+  }
   EXPECT_EQ(told, 10U);
+}
+
+TEST_F(EpochLeaderTest, TellsACauseOnceUntilThereIsAnEpoch) {
+  RankJoin join = Join(1);
+  join.agreement.model_digest = "digest-b";
+  const auto told_of_tries = [&] {
+    size_t told = 0;
+    for (int i = 0; i < 20; ++i) {
+      join.pid += 1;  // started anew
+      now_us_ += 60 * kSecond;
+      const EpochOutput out = Say(1, join);
+      EXPECT_NE(Sent<RankRefused>(out, "p1"), nullptr);
+      told += out.events.size();
+    }
+    return told;
+  };
+  EXPECT_EQ(told_of_tries(), 1U);
+  join.agreement.model_digest = "digest-c";
+  EXPECT_EQ(told_of_tries(), 1U);
+  Form();
+  EXPECT_EQ(Event(Say(7, join), Kind::kRefused)->kind, Kind::kRefused);
 }
 
 TEST_F(EpochLeaderTest, RefusesASecondProcessOnceTheFirstShowsThatItLives) {
@@ -270,16 +294,47 @@ TEST_F(EpochLeaderTest, HandsStepsOutAndResultsIn) {
   EXPECT_EQ(step.step, 1U);
   EXPECT_EQ(step.timeout_us, 3 * kSecond);
   EXPECT_EQ(Sent<RankStep>(Submit(), "p1")->step, 2U);
-  const EpochOutput done = Say(1, RankDone{1, 1, 77, {}, TestResult()});
+  EXPECT_TRUE(Say(1, RankDone{1, 1, 77, {}, TestResult()}).events.empty());
+  const EpochOutput done = Say(0, RankDone{1, 1, 80, {}, {}});
   ASSERT_EQ(done.events.size(), 1U);
   EXPECT_EQ(done.events[0].kind, Kind::kDone);
-  EXPECT_EQ(done.events[0].done.step_us, 77);
+  EXPECT_EQ(done.events[0].done.step_us, 80) << "the largest of all ranks";
   EXPECT_EQ(done.events[0].done.result.slices[1].token.id, 42);
+}
+
+TEST_F(EpochLeaderTest, GivesResultsInTheirOrderHoweverTheRanksAreDone) {
+  Form();
+  for (int i = 0; i < 3; ++i) Submit();
+  for (uint64_t step = 1; step <= 3; ++step)
+    EXPECT_TRUE(Say(0, RankDone{1, step, 5, {}, {}}).events.empty());
+  for (uint64_t step = 1; step <= 3; ++step) {
+    const EpochOutput done = Say(1, RankDone{1, step, 3, {}, TestResult()});
+    ASSERT_EQ(done.events.size(), 1U);
+    EXPECT_EQ(done.events[0].done.step, step);
+    EXPECT_EQ(done.events[0].done.step_us, 5);
+  }
+  EXPECT_EQ(leader_.outstanding_count(), 0U);
+}
+
+TEST(EpochLeaderTiming, AStepMayTakeAsLongAsAllStagesOneAfterTheOther) {
+  EpochPlan plan = testing::TestEpochPlan(2);
+  plan.pipeline = 2;
+  EpochLeader leader(plan, EpochTiming(), 0);
+  for (const uint32_t rank : {0U, 1U})
+    leader.OnMessage("p" + std::to_string(rank), TestJoin(rank), 0);
+  for (const uint32_t rank : {0U, 1U})
+    leader.OnMessage("p" + std::to_string(rank), RankReady{1}, 0);
+  ASSERT_TRUE(leader.formed());
+  StepPlan step = TestPlan(1);
+  step.predicted_us = kSecond;
+  const EpochOutput out = leader.Submit(step, {}, 0);
+  EXPECT_EQ(std::get<RankStep>(out.send[0].message).timeout_us, 16 * kSecond);
 }
 
 TEST_F(EpochLeaderTest, GoesOnAfterAStepThatGaveNothing) {
   Form();
   Submit();
+  Say(0, RankDone{1, 1, 5, {}, {}});
   const EpochOutput out = Say(1, RankDone{1, 1, 5, Internal("not a number"), {}});
   ASSERT_NE(Event(out, Kind::kDone), nullptr);
   EXPECT_EQ(Event(out, Kind::kDone)->done.fault, Internal("not a number"));

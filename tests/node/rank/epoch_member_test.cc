@@ -85,6 +85,32 @@ TEST_F(EpochMemberTest, SaysWhatItWaitsFor) {
   EXPECT_THAT(text, HasSubstr("waits for rank 0 (node n0)"));
 }
 
+TEST_F(EpochMemberTest, SaysSoonThatItsLeaderDoesNotAnswerAndThenRarely) {
+  const auto told_within = [this](int64_t us) {
+    size_t told = 0;
+    for (const int64_t end_us = now_us_ + us; now_us_ < end_us;)
+      told += Tick(250'000).events.size();
+    return told;
+  };
+  EXPECT_EQ(told_within(4'750'000), 0U);
+  EXPECT_EQ(told_within(kSecond), 1U);
+  EXPECT_EQ(told_within(50 * kSecond), 0U);
+  EXPECT_EQ(told_within(120 * kSecond), 2U);
+  // It was there, and is gone again.
+  Hear(LeaderAlive{0, "rank 0 (node n0)"});
+  EXPECT_EQ(told_within(6 * kSecond), 1U);
+}
+
+TEST_F(EpochMemberTest, KnowsAnEndOnPurpose) {
+  Run();
+  const MemberOutput out = Hear(RankAbort{1, "the leader stops", /*on_purpose=*/true});
+  ExpectEnd(out, /*told=*/false, "the leader stops");
+  EXPECT_TRUE(out.events[0].on_purpose);
+  member_.TornDown(1, now_us_);
+  Run(2, 2);
+  EXPECT_FALSE(Hear(RankAbort{2, "rank 0 is lost"}).events[0].on_purpose);
+}
+
 TEST_F(EpochMemberTest, GoesThroughAnEpoch) {
   const MemberOutput form = Hear(FormOf(5, 1));
   ASSERT_EQ(form.events.size(), 1U);

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
+
 namespace muselet {
 namespace {
 
@@ -24,11 +26,14 @@ class AddingModel final : public RankModel {
   const ModelInfo& info() const override { return info_; }
   void Connect(const RankLinks& links) override { links_ = links; }
   void SetDeadline(int64_t deadline_us) override { deadline_us_ = deadline_us; }
+  int64_t waited_us() const override { return waited_us_; }
   const RankShard& shard() const override { return shard_; }
 
   Result<std::span<const float>> Forward(const StepPlan& plan) override {
     float sum = static_cast<float>(plan.tokens.front());
+    const int64_t begin_us = Clock::Real().NowUs();
     RETURN_IF_ERROR(links_.tensor->Wait(links_.tensor->AllReduce({&sum, 1}), deadline_us_));
+    waited_us_ += Clock::Real().NowUs() - begin_us;
     if (links_.tensor->rank() != 0) return std::span<const float>();
     logits_.assign(kVocabulary, 0.0F);
     logits_[static_cast<size_t>(sum) % kVocabulary] = 1.0F;
@@ -40,6 +45,7 @@ class AddingModel final : public RankModel {
   RankShard shard_;
   RankLinks links_;
   int64_t deadline_us_ = 0;
+  int64_t waited_us_ = 0;
   std::vector<float> logits_;
 };
 
@@ -153,6 +159,19 @@ TEST(RankWorker, ComputesStepsInOrderAndOneRankTellsWhatItDrew) {
   EXPECT_TRUE(pair.done[1][1].result.slices.empty());
   EXPECT_EQ(pair.worker(0).progress().steps, 2U);
   EXPECT_EQ(pair.worker(0).progress().busy_us, 0);
+}
+
+TEST(RankWorker, DoesNotCountWhatItWaitsForOtherRanks) {
+  constexpr int64_t kLateUs = 200'000;
+  Pair pair;
+  ASSERT_TRUE(pair.Form());
+  const int64_t begin_us = Clock::Real().NowUs();
+  pair.worker(0).Compute(Step(1, 3, true));
+  while (pair.worker(0).progress().busy_us < kLateUs) std::this_thread::yield();
+  pair.worker(1).Compute(Step(1, 3, true));
+  ASSERT_TRUE(pair.Until([&] { return pair.done[0].size() == 1 && pair.done[1].size() == 1; }));
+  const int64_t passed_us = Clock::Real().NowUs() - begin_us;
+  EXPECT_LE(pair.done[0][0].step_us, passed_us - kLateUs);
 }
 
 TEST(RankWorker, AnEndWakesAStepThatWaitsForAnotherRankAndForgetsTheRest) {

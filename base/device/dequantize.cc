@@ -48,6 +48,49 @@ void DequantizeQ4_1(const std::byte* block, float* out) {
   }
 }
 
+uint32_t HighBit(uint32_t bits, size_t index) {
+  return ((bits >> index) & 1U) << 4U;
+}
+
+void DequantizeQ5_0(const std::byte* block, float* out) {
+  const float scale = LoadHalf(block);
+  const auto high = Load<uint32_t>(block + 2);
+  for (size_t i = 0; i < 16; ++i) {
+    const uint32_t pair = Byte(block + 6, i);
+    out[i] = scale * static_cast<float>(static_cast<int>((pair & 15U) | HighBit(high, i)) - 16);
+    out[i + 16] =
+        scale * static_cast<float>(static_cast<int>((pair >> 4U) | HighBit(high, i + 16)) - 16);
+  }
+}
+
+void DequantizeQ5_1(const std::byte* block, float* out) {
+  const float scale = LoadHalf(block);
+  const float minimum = LoadHalf(block + 2);
+  const auto high = Load<uint32_t>(block + 4);
+  for (size_t i = 0; i < 16; ++i) {
+    const uint32_t pair = Byte(block + 8, i);
+    out[i] = scale * static_cast<float>((pair & 15U) | HighBit(high, i)) + minimum;
+    out[i + 16] = scale * static_cast<float>((pair >> 4U) | HighBit(high, i + 16)) + minimum;
+  }
+}
+
+// Group g has the low (g even) or high nibbles of bytes 32 * (g / 2) .. + 31, and bit g of the high
+// bytes if there are any.
+void DequantizeGroups(const std::byte* block, const std::byte* high, const std::byte* low,
+                      float* out) {
+  const float d = LoadHalf(block), e = LoadHalf(block + 2);
+  for (uint32_t group = 0; group < 8; ++group) {
+    const GroupScale six = ReadGroupScale(block, group);
+    const float scale = d * static_cast<float>(six.scale);
+    const float minimum = e * static_cast<float>(six.minimum);
+    for (size_t i = 0; i < 32; ++i) {
+      uint32_t q = (Byte(low, 32 * (group / 2) + i) >> (4 * (group % 2))) & 15U;
+      if (high != nullptr) q |= HighBit(Byte(high, i), group);
+      out[32 * group + i] = scale * static_cast<float>(q) - minimum;
+    }
+  }
+}
+
 // Two halves of 128 values. In a half, value 32 * g + i (g = 0..3) has its low nibble in byte
 // 32 * (g % 2) + i of 64 (low nibbles first, g < 2), its two high bits in byte i of 32 at bit
 // 2 * g, and scale 2 * g + i / 16 of 8.
@@ -90,12 +133,28 @@ void DequantizeBlock(DType dtype, const std::byte* block, float* out) {
       return DequantizeQ4_0(block, out);
     case DType::kQ4_1:
       return DequantizeQ4_1(block, out);
+    case DType::kQ5_0:
+      return DequantizeQ5_0(block, out);
+    case DType::kQ5_1:
+      return DequantizeQ5_1(block, out);
+    case DType::kQ4_K:
+      return DequantizeGroups(block, nullptr, block + 16, out);
+    case DType::kQ5_K:
+      return DequantizeGroups(block, block + 16, block + 48, out);
     case DType::kQ6_K:
       return DequantizeQ6_K(block, out);
   }
 }
 
 }  // namespace
+
+GroupScale ReadGroupScale(const std::byte* block, uint32_t group) {
+  const std::byte* bytes = block + 4;
+  if (group < 4) return {Byte(bytes, group) & 63U, Byte(bytes, group + 4) & 63U};
+  const uint32_t low = Byte(bytes, group + 4);
+  return {(low & 15U) | (Byte(bytes, group - 4) >> 6U << 4U),
+          (low >> 4U) | (Byte(bytes, group) >> 6U << 4U)};
+}
 
 float HalfToFloat(uint16_t half) {
   const uint32_t sign = (half & 0x8000U) << 16U;

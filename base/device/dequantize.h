@@ -18,6 +18,14 @@ float HalfToFloat(uint16_t half);
 // bfloat16 to float, exact.
 float BFloat16ToFloat(uint16_t bits);
 
+// Scale and minimum of one of the 8 groups of 32 values of a Q4_K or Q5_K block: 6 bits each, of
+// the later groups' the two high ones stand in the high bits of the bytes of the earlier ones.
+struct GroupScale {
+  uint32_t scale = 0;
+  uint32_t minimum = 0;
+};
+GroupScale ReadGroupScale(const std::byte* block, uint32_t group);
+
 // Writes `count` values to `out`. `blocks` holds count / block_values blocks, of any alignment.
 // kInvalidArgument if count is not whole blocks; nothing is written then.
 Status DequantizeRow(DType dtype, const std::byte* blocks, uint64_t count, float* out);

@@ -17,6 +17,12 @@ enum class DType : uint8_t {
   kQ4_0,  // 32 values: f16 d, 16 bytes of 4-bit q;    x = d * (q - 8); low nibbles are values
           // 0..15, high are 16..31
   kQ4_1,  // 32 values: f16 d, f16 m, 16 bytes of q;   x = d * q + m; nibbles as in Q4_0
+  kQ5_0,  // 32 values: f16 d, 32 high bits, 16 bytes of low nibbles; x = d * (q - 16); high bit i
+          // belongs to value i, nibbles as in Q4_0
+  kQ5_1,  // 32 values: f16 d, f16 m, the rest as Q5_0;  x = d * q + m
+  kQ4_K,  // 256 values in 8 groups: f16 d, f16 e, 12 bytes of 6-bit scales and minima, 128 bytes of
+          // 4-bit q; x = d * scale * q - e * minimum
+  kQ5_K,  // the same with 32 bytes of high bits before the nibbles
   kQ6_K,  // 256 values: 128 low nibbles bytes, 64 bytes of 2 high bits, 16 x i8 scales, f16 d; x =
           // d * scale * (q - 32)
 };
@@ -43,6 +49,14 @@ constexpr DTypeTraits Traits(DType dtype) {
       return {"q4_0", 32, 18};
     case DType::kQ4_1:
       return {"q4_1", 32, 20};
+    case DType::kQ5_0:
+      return {"q5_0", 32, 22};
+    case DType::kQ5_1:
+      return {"q5_1", 32, 24};
+    case DType::kQ4_K:
+      return {"q4_k", 256, 144};
+    case DType::kQ5_K:
+      return {"q5_k", 256, 176};
     case DType::kQ6_K:
       return {"q6_k", 256, 210};
   }

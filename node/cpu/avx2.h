@@ -77,6 +77,12 @@ static inline __m256 LoadHalves(const void* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(from)));
 }
 
+// Eight halves times eight integers of 6 bits.
+static inline __m256 Scaled(const uint16_t* halves, const uint8_t* factors) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(factors));
+  return _mm256_mul_ps(LoadHalves(halves), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+}
+
 // The first `count` < 8 floats, the other lanes zero.
 static inline __m256 LoadTail(const float* from, uint32_t count) {
   alignas(32) float lanes[8] = {};

@@ -50,6 +50,46 @@ inline void Decode(const PanelBlockQ8_0& block, float* out) {
   }
 }
 
+// The same with a fifth bit each.
+template <typename Emit>
+inline void ForEachFiveBits(const uint8_t* q, const uint8_t* high, const Emit& emit) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high));
+  ForEachNibble(q, [&](int column, __m256i nibble) {
+    const __m256i bit = _mm256_and_si256(_mm256_srli_epi32(bits, 8 * (column % 4) + column / 4),
+                                         _mm256_set1_epi32(1));
+    emit(column, _mm256_or_si256(nibble, _mm256_slli_epi32(bit, 4)));
+  });
+}
+
+inline void Decode(const PanelBlockQ5_0& block, float* out) {
+  const __m256 d = LoadHalves(block.d);
+  ForEachFiveBits(block.q, block.high, [&](int column, __m256i q) {
+    _mm256_store_ps(out + 8 * column, Values(_mm256_sub_epi32(q, _mm256_set1_epi32(16)), d));
+  });
+}
+
+// Products are exact, so that the fma rounds once, like the sum.
+inline void Decode(const PanelBlockQ5_1& block, float* out) {
+  const __m256 d = LoadHalves(block.d), m = LoadHalves(block.m);
+  ForEachFiveBits(block.q, block.high, [&](int column, __m256i q) {
+    _mm256_store_ps(out + 8 * column, _mm256_fmadd_ps(_mm256_cvtepi32_ps(q), d, m));
+  });
+}
+
+inline void Decode(const PanelBlockQ4K& block, float* out) {
+  const __m256 scale = Scaled(block.d, block.scale), minimum = Scaled(block.e, block.minimum);
+  ForEachNibble(block.q, [&](int column, __m256i q) {
+    _mm256_store_ps(out + 8 * column, _mm256_fmsub_ps(_mm256_cvtepi32_ps(q), scale, minimum));
+  });
+}
+
+inline void Decode(const PanelBlockQ5K& block, float* out) {
+  const __m256 scale = Scaled(block.d, block.scale), minimum = Scaled(block.e, block.minimum);
+  ForEachFiveBits(block.q, block.high, [&](int column, __m256i q) {
+    _mm256_store_ps(out + 8 * column, _mm256_fmsub_ps(_mm256_cvtepi32_ps(q), scale, minimum));
+  });
+}
+
 inline void Decode(const PanelBlockQ6K& block, float* out) {
   const __m256 d = LoadHalves(block.d);
   __m256 step[2];
@@ -98,6 +138,18 @@ inline const float* Columns(const PanelView& weight, uint32_t panel, uint32_t co
       break;
     case DType::kQ8_0:
       Decode(reinterpret_cast<const PanelBlockQ8_0*>(data)[block], buffer);
+      break;
+    case DType::kQ5_0:
+      Decode(reinterpret_cast<const PanelBlockQ5_0*>(data)[block], buffer);
+      break;
+    case DType::kQ5_1:
+      Decode(reinterpret_cast<const PanelBlockQ5_1*>(data)[block], buffer);
+      break;
+    case DType::kQ4_K:
+      Decode(reinterpret_cast<const PanelBlockQ4K*>(data)[block], buffer);
+      break;
+    case DType::kQ5_K:
+      Decode(reinterpret_cast<const PanelBlockQ5K*>(data)[block], buffer);
       break;
     case DType::kQ6_K:
       Decode(reinterpret_cast<const PanelBlockQ6K*>(data)[block], buffer);

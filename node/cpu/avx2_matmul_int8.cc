@@ -26,6 +26,28 @@ struct PairDot {
     for (int i = 0; i < kRows; ++i) dot[i] = _mm256_madd_epi16(sum[i], one);
   }
 
+  // Four pairs of 31 * 127 fit into 16 bits, eight do not.
+  template <int kRows>
+  static inline void FiveBits(const uint8_t* q, const uint8_t* high_bits, const BlockInput& x,
+                              __m256i (&dot)[kRows]) {
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_bits));
+    const __m256i one = _mm256_set1_epi16(1);
+    for (int i = 0; i < kRows; ++i) dot[i] = _mm256_setzero_si256();
+    for (int half = 0; half < 2; ++half) {
+      const ByteVectors a = LoadFiveBits(q, high, 2 * half);
+      const ByteVectors b = LoadFiveBits(q, high, 2 * half + 1);
+      for (int i = 0; i < kRows; ++i) {
+        const int8_t* at = x.row(i) + 16 * half;
+        __m256i sum = _mm256_maddubs_epi16(a.first, Broadcast4(at));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(a.second, Broadcast4(at + 4)));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(b.first, Broadcast4(at + 8)));
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(b.second, Broadcast4(at + 12)));
+        dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(sum, one));
+        KeepInRegister(dot[i]);
+      }
+    }
+  }
+
   // |w| times x with the sign of w; a pair is at most 2 * 128 * 127 and fits.
   template <int kRows>
   static inline void SignedBytes(const int8_t* q, const BlockInput& x, __m256i (&dot)[kRows]) {

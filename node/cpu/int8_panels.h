@@ -5,6 +5,7 @@
 // A Dot has three static templates over the number of rows kRows; each leaves the sums of one block
 // of weights with kRows rows of activations in dot[kRows], a lane an output:
 //   Nibbles(q, x, dot)      weights 0..15
+//   FiveBits(q, high, x, dot)  weights 0..31
 //   SignedBytes(q, x, dot)  weights -128..127
 //   SixBits(block, x, dot)  weights -32..31, times the scale of their half of the block
 //
@@ -74,6 +75,52 @@ inline void AddBlock(const PanelBlockQ4_0& w, const BlockInput& x, __m256 (&acc)
   AddScaled<kRows>(dot, avx2::LoadHalves(w.d), x, acc);
 }
 
+// What a format's minimum adds.
+template <int kRows>
+inline void AddMinimum(__m256 m, const BlockInput& x, __m256 (&acc)[kRows]) {
+  for (int i = 0; i < kRows; ++i)
+    acc[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(x.sum + i * x.stride), m, acc[i]);
+}
+
+template <int kRows>
+inline void SubtractMinimum(__m256 m, const BlockInput& x, __m256 (&acc)[kRows]) {
+  for (int i = 0; i < kRows; ++i)
+    acc[i] = _mm256_fnmadd_ps(_mm256_broadcast_ss(x.sum + i * x.stride), m, acc[i]);
+}
+
+template <typename Dot, int kRows>
+inline void AddBlock(const PanelBlockQ5_0& w, const BlockInput& x, __m256 (&acc)[kRows]) {
+  __m256i dot[kRows];
+  Dot::template FiveBits<kRows>(w.q, w.high, x, dot);
+  for (int i = 0; i < kRows; ++i)
+    dot[i] = _mm256_sub_epi32(dot[i], _mm256_set1_epi32(16 * x.total[i * x.stride]));
+  AddScaled<kRows>(dot, avx2::LoadHalves(w.d), x, acc);
+}
+
+template <typename Dot, int kRows>
+inline void AddBlock(const PanelBlockQ5_1& w, const BlockInput& x, __m256 (&acc)[kRows]) {
+  __m256i dot[kRows];
+  Dot::template FiveBits<kRows>(w.q, w.high, x, dot);
+  AddScaled<kRows>(dot, avx2::LoadHalves(w.d), x, acc);
+  AddMinimum<kRows>(avx2::LoadHalves(w.m), x, acc);
+}
+
+template <typename Dot, int kRows>
+inline void AddBlock(const PanelBlockQ4K& w, const BlockInput& x, __m256 (&acc)[kRows]) {
+  __m256i dot[kRows];
+  Dot::template Nibbles<kRows>(w.q, x, dot);
+  AddScaled<kRows>(dot, avx2::Scaled(w.d, w.scale), x, acc);
+  SubtractMinimum<kRows>(avx2::Scaled(w.e, w.minimum), x, acc);
+}
+
+template <typename Dot, int kRows>
+inline void AddBlock(const PanelBlockQ5K& w, const BlockInput& x, __m256 (&acc)[kRows]) {
+  __m256i dot[kRows];
+  Dot::template FiveBits<kRows>(w.q, w.high, x, dot);
+  AddScaled<kRows>(dot, avx2::Scaled(w.d, w.scale), x, acc);
+  SubtractMinimum<kRows>(avx2::Scaled(w.e, w.minimum), x, acc);
+}
+
 template <typename Dot, int kRows>
 inline void AddBlock(const PanelBlockQ8_0& w, const BlockInput& x, __m256 (&acc)[kRows]) {
   __m256i dot[kRows];
@@ -97,6 +144,16 @@ inline ByteVectors LoadNibbles(const uint8_t* q, int quarter) {
   const __m256i low = _mm256_set1_epi8(15);
   const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + 32 * quarter));
   return {_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low)};
+}
+
+// Vectors 2 * quarter and 2 * quarter + 1.
+inline ByteVectors LoadFiveBits(const uint8_t* q, __m256i high, int quarter) {
+  const __m256i one = _mm256_set1_epi8(1);
+  const ByteVectors low = LoadNibbles(q, quarter);
+  const __m256i first = _mm256_and_si256(_mm256_srli_epi16(high, 2 * quarter), one);
+  const __m256i second = _mm256_and_si256(_mm256_srli_epi16(high, 2 * quarter + 1), one);
+  return {_mm256_or_si256(low.first, _mm256_slli_epi16(first, 4)),
+          _mm256_or_si256(low.second, _mm256_slli_epi16(second, 4))};
 }
 
 // Vectors 2 * half and 2 * half + 1 of a part.
@@ -202,6 +259,14 @@ void MultiplyInt8(const MatMulTile& tile) {
       return MultiplyTile<Dot, PanelBlockQ4_1, kNibbleRows>(tile);
     case DType::kQ8_0:
       return MultiplyTile<Dot, PanelBlockQ8_0, kByteRows>(tile);
+    case DType::kQ5_0:
+      return MultiplyTile<Dot, PanelBlockQ5_0, kByteRows>(tile);
+    case DType::kQ5_1:
+      return MultiplyTile<Dot, PanelBlockQ5_1, kByteRows>(tile);
+    case DType::kQ4_K:
+      return MultiplyTile<Dot, PanelBlockQ4K, kNibbleRows>(tile);
+    case DType::kQ5_K:
+      return MultiplyTile<Dot, PanelBlockQ5K, kByteRows>(tile);
     case DType::kQ6_K:
       return MultiplyTile<Dot, PanelBlockQ6K, kByteRows>(tile);
     default:

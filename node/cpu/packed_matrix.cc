@@ -53,6 +53,67 @@ void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ8_0& block) {
     std::memcpy(block.q + 32 * vector + 4 * lane, source + 2 + 4 * vector, 4);
 }
 
+// 32 values of up to 5 bits: the row's low nibbles, and their high bits if `high` is not null.
+void PackValues(const uint8_t (&values)[kBlockColumns], uint32_t lane, uint8_t* quarters,
+                uint8_t* high) {
+  for (uint32_t i = 0; i < kBlockColumns; ++i) {
+    const uint32_t vector = i / 4, byte = 4 * lane + i % 4;
+    quarters[32 * (vector / 2) + byte] |=
+        static_cast<uint8_t>((values[i] & 15U) << (4 * (vector % 2)));
+    if (high != nullptr) high[byte] |= static_cast<uint8_t>((values[i] >> 4U) << vector);
+  }
+}
+
+// 32 high bits and 16 bytes of nibbles.
+void PackFiveBits(const std::byte* source, uint32_t lane, uint8_t* quarters, uint8_t* high) {
+  const uint32_t bits = Load32(source);
+  uint8_t values[kBlockColumns];
+  for (uint32_t i = 0; i < kBlockColumns; ++i) {
+    const uint32_t pair = std::to_integer<uint32_t>(source[4 + i % 16]);
+    values[i] = static_cast<uint8_t>(((pair >> (i / 16 * 4)) & 15U) | (((bits >> i) & 1U) << 4U));
+  }
+  PackValues(values, lane, quarters, high);
+}
+
+void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ5_0& block) {
+  block.d[lane] = Load16(source);
+  PackFiveBits(source + 2, lane, block.q, block.high);
+}
+
+void PackBlock(const std::byte* source, uint32_t lane, PanelBlockQ5_1& block) {
+  block.d[lane] = Load16(source);
+  block.m[lane] = Load16(source + 2);
+  PackFiveBits(source + 4, lane, block.q, block.high);
+}
+
+// Group `sub` of the 8 of a block; base/device/dequantize.cc says where what is.
+template <typename Block>
+void PackGroup(const std::byte* source, uint32_t sub, uint32_t lane, const std::byte* low,
+               const std::byte* high_bits, uint8_t* high, Block& block) {
+  const GroupScale six = ReadGroupScale(source, sub);
+  block.d[lane] = Load16(source);
+  block.e[lane] = Load16(source + 2);
+  block.scale[lane] = static_cast<uint8_t>(six.scale);
+  block.minimum[lane] = static_cast<uint8_t>(six.minimum);
+  uint8_t values[kBlockColumns];
+  for (uint32_t i = 0; i < kBlockColumns; ++i) {
+    const auto pair = std::to_integer<uint32_t>(low[32 * (sub / 2) + i]);
+    uint32_t value = (pair >> (4 * (sub % 2))) & 15U;
+    if (high_bits != nullptr)
+      value |= ((std::to_integer<uint32_t>(high_bits[i]) >> sub) & 1U) << 4U;
+    values[i] = static_cast<uint8_t>(value);
+  }
+  PackValues(values, lane, block.q, high);
+}
+
+void PackSubBlock(const std::byte* source, uint32_t sub, uint32_t lane, PanelBlockQ4K& block) {
+  PackGroup(source, sub, lane, source + 16, nullptr, nullptr, block);
+}
+
+void PackSubBlock(const std::byte* source, uint32_t sub, uint32_t lane, PanelBlockQ5K& block) {
+  PackGroup(source, sub, lane, source + 48, source + 16, block.high, block);
+}
+
 // Sub-block `sub` of the 8 of 32 columns of one 256-value block. GGUF's order: half h (128 columns)
 // has 64 bytes of low and 32 bytes of high bits; its columns 32g + l take nibble g / 2 of low byte
 // 32 * (g % 2) + l, and bits 2g of high byte l.
@@ -81,6 +142,17 @@ void PackBlockRow(const std::byte* source, DType dtype, ColumnRange columns, uin
     PackBlock(source + (first + b) * Traits(dtype).block_bytes, lane, blocks[b]);
 }
 
+// The same of formats whose blocks hold 8 of 32 columns.
+template <typename Block>
+void PackWideRow(const std::byte* source, DType dtype, ColumnRange columns, uint32_t lane,
+                 std::byte* panel) {
+  auto* blocks = reinterpret_cast<Block*>(panel);
+  for (uint32_t b = 0; b < columns.count / kBlockColumns; ++b) {
+    const size_t at = columns.begin / kBlockColumns + b;
+    PackSubBlock(source + at / 8 * Traits(dtype).block_bytes, at % 8, lane, blocks[b]);
+  }
+}
+
 template <typename Element>
 void PackPlainRow(const std::byte* source, ColumnRange columns, uint32_t lane, std::byte* panel) {
   source += columns.begin * sizeof(Element);
@@ -104,13 +176,16 @@ void PackRow(const std::byte* source, DType dtype, ColumnRange columns, uint32_t
       return PackBlockRow<PanelBlockQ4_1>(source, dtype, columns, lane, panel);
     case DType::kQ8_0:
       return PackBlockRow<PanelBlockQ8_0>(source, dtype, columns, lane, panel);
+    case DType::kQ5_0:
+      return PackBlockRow<PanelBlockQ5_0>(source, dtype, columns, lane, panel);
+    case DType::kQ5_1:
+      return PackBlockRow<PanelBlockQ5_1>(source, dtype, columns, lane, panel);
+    case DType::kQ4_K:
+      return PackWideRow<PanelBlockQ4K>(source, dtype, columns, lane, panel);
+    case DType::kQ5_K:
+      return PackWideRow<PanelBlockQ5K>(source, dtype, columns, lane, panel);
     case DType::kQ6_K:
-      for (uint32_t b = 0; b < columns.count / kBlockColumns; ++b) {
-        const uint32_t at = columns.begin / kBlockColumns + b;
-        PackSubBlock(source + at / 8 * size_t{210}, at % 8, lane,
-                     reinterpret_cast<PanelBlockQ6K*>(panel)[b]);
-      }
-      return;
+      return PackWideRow<PanelBlockQ6K>(source, dtype, columns, lane, panel);
     case DType::kI8:
       break;
   }
@@ -126,6 +201,14 @@ size_t PanelBytes(DType dtype, uint32_t columns) {
       return blocks * sizeof(PanelBlockQ4_1);
     case DType::kQ8_0:
       return blocks * sizeof(PanelBlockQ8_0);
+    case DType::kQ5_0:
+      return blocks * sizeof(PanelBlockQ5_0);
+    case DType::kQ5_1:
+      return blocks * sizeof(PanelBlockQ5_1);
+    case DType::kQ4_K:
+      return blocks * sizeof(PanelBlockQ4K);
+    case DType::kQ5_K:
+      return blocks * sizeof(PanelBlockQ5K);
     case DType::kQ6_K:
       return blocks * sizeof(PanelBlockQ6K);
     default:
@@ -141,6 +224,22 @@ const Block& BlockAt(const PanelView& panels, uint32_t row, uint32_t block) {
 uint32_t Nibble(const uint8_t* quarters, uint32_t lane, uint32_t column) {
   const uint32_t vector = column / 4;
   return (quarters[32 * (vector / 2) + 4 * lane + column % 4] >> (4 * (vector % 2))) & 15U;
+}
+
+// The integers of a block of 5 bits, less `offset`.
+template <typename Block>
+void ReadFiveBits(const Block& block, uint32_t lane, int offset, RowBlock& out) {
+  for (uint32_t i = 0; i < kBlockColumns; ++i) {
+    const uint32_t high = (block.high[4 * lane + i % 4] >> (i / 4)) & 1U;
+    out.q[i] =
+        static_cast<int8_t>(static_cast<int>(Nibble(block.q, lane, i) | (high << 4)) - offset);
+  }
+}
+
+template <typename Block>
+void ReadGroupScales(const Block& block, uint32_t lane, RowBlock& out) {
+  out.d = HalfToFloat(block.d[lane]) * static_cast<float>(block.scale[lane]);
+  out.m = -(HalfToFloat(block.e[lane]) * static_cast<float>(block.minimum[lane]));
 }
 
 RowBlock ReadQ6K(const PanelBlockQ6K& block, uint32_t lane) {
@@ -250,6 +349,32 @@ RowBlock ReadRowBlock(const PanelView& panels, uint32_t row, uint32_t block) {
         out.q[i] = from.q[32 * (i / 4) + 4 * lane + i % 4];
       return out;
     }
+    case DType::kQ5_0: {
+      const auto& from = BlockAt<PanelBlockQ5_0>(panels, row, block);
+      out.d = HalfToFloat(from.d[lane]);
+      ReadFiveBits(from, lane, 16, out);
+      return out;
+    }
+    case DType::kQ5_1: {
+      const auto& from = BlockAt<PanelBlockQ5_1>(panels, row, block);
+      out.d = HalfToFloat(from.d[lane]);
+      out.m = HalfToFloat(from.m[lane]);
+      ReadFiveBits(from, lane, 0, out);
+      return out;
+    }
+    case DType::kQ4_K: {
+      const auto& from = BlockAt<PanelBlockQ4K>(panels, row, block);
+      ReadGroupScales(from, lane, out);
+      for (uint32_t i = 0; i < kBlockColumns; ++i)
+        out.q[i] = static_cast<int8_t>(Nibble(from.q, lane, i));
+      return out;
+    }
+    case DType::kQ5_K: {
+      const auto& from = BlockAt<PanelBlockQ5K>(panels, row, block);
+      ReadGroupScales(from, lane, out);
+      ReadFiveBits(from, lane, 0, out);
+      return out;
+    }
     case DType::kQ6_K:
       return ReadQ6K(BlockAt<PanelBlockQ6K>(panels, row, block), lane);
     default:
@@ -265,7 +390,7 @@ void ReadRow(const PanelView& panels, uint32_t row, float* out) {
           PlainElement(panel, panels.dtype, static_cast<size_t>(k) * kPanelRows + row % kPanelRows);
     return;
   }
-  const bool has_minimum = panels.dtype == DType::kQ4_1;
+  const bool has_minimum = HasMinimum(panels.dtype);
   for (uint32_t b = 0; b < panels.columns / kBlockColumns; ++b) {
     const RowBlock block = ReadRowBlock(panels, row, b);
     for (uint32_t i = 0; i < kBlockColumns; ++i) {

@@ -12,7 +12,8 @@
 namespace muselet::cpu {
 
 // One row's 32 columns of a block format, as integers and scales:
-//   x[i] = d * q[i] + m (Q4_0, Q4_1, Q8_0), or (d * scale[i / 16]) * q[i] (Q6_K).
+//   x[i] = d * q[i] + m, or (d * scale[i / 16]) * q[i] (Q6_K). Q4_K and Q5_K: d and m are those of
+//   the group; all their products are exact.
 struct RowBlock {
   float d = 0.0F;
   float m = 0.0F;

@@ -99,7 +99,7 @@ void MatMulInt8(const MatMulTile& tile) {
   const PanelView& weight = tile.weight;
   const QuantizedRows& x = tile.quantized;
   const uint32_t width = x.blocks / weight.segments;
-  const bool has_minimum = weight.dtype == DType::kQ4_1;
+  const bool has_minimum = HasMinimum(weight.dtype);
   std::vector<RowBlock> w(x.blocks);
   const uint32_t end = std::min(tile.panel_end * kPanelRows, weight.rows);
   for (uint32_t n = tile.panel_begin * kPanelRows; n < end; ++n) {

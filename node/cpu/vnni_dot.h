@@ -23,6 +23,21 @@ struct QuadDot {
     }
   }
 
+  template <int kRows>
+  static inline void FiveBits(const uint8_t* q, const uint8_t* high_bits, const BlockInput& x,
+                              __m256i (&dot)[kRows]) {
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_bits));
+    for (int i = 0; i < kRows; ++i) dot[i] = _mm256_setzero_si256();
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const ByteVectors w = LoadFiveBits(q, high, quarter);
+      for (int i = 0; i < kRows; ++i) {
+        const int8_t* at = x.row(i) + 8 * quarter;
+        dot[i] = _mm256_dpbusd_epi32(dot[i], w.first, Broadcast4(at));
+        dot[i] = _mm256_dpbusd_epi32(dot[i], w.second, Broadcast4(at + 4));
+      }
+    }
+  }
+
   // As w + 128, which is unsigned; 128 times the sum of x is taken off.
   template <int kRows>
   static inline void SignedBytes(const int8_t* q, const BlockInput& x, __m256i (&dot)[kRows]) {

@@ -18,7 +18,8 @@ constexpr uint64_t kEntryBytesMin = 8 + 1 + 4 + 1;
 constexpr uint64_t kTensorBytesMin = 8 + 1 + 4 + 8 + 4 + 8;
 constexpr uint64_t kAlignmentMin = 8;  // docs/gguf.md; f32 data is read in place
 constexpr uint64_t kAlignmentMax = uint64_t{1} << 30;
-constexpr std::string_view kSupported = "F32, F16, BF16, Q8_0, Q4_0, Q4_1 and Q6_K are";
+constexpr std::string_view kSupported =
+    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are";
 
 struct TensorType {
   uint32_t number;
@@ -30,14 +31,14 @@ constexpr std::array<TensorType, 37> kTensorTypes = {{
     {1, "F16", DType::kF16},
     {2, "Q4_0", DType::kQ4_0},
     {3, "Q4_1", DType::kQ4_1},
-    {6, "Q5_0", {}},
-    {7, "Q5_1", {}},
+    {6, "Q5_0", DType::kQ5_0},
+    {7, "Q5_1", DType::kQ5_1},
     {8, "Q8_0", DType::kQ8_0},
     {9, "Q8_1", {}},
     {10, "Q2_K", {}},
     {11, "Q3_K", {}},
-    {12, "Q4_K", {}},
-    {13, "Q5_K", {}},
+    {12, "Q4_K", DType::kQ4_K},
+    {13, "Q5_K", DType::kQ5_K},
     {14, "Q6_K", DType::kQ6_K},
     {15, "Q8_K", {}},
     {16, "IQ2_XXS", {}},

@@ -1,12 +1,12 @@
 // The ops of the CPU backend as a whole: any number of rows, any number of threads.
 #include "node/cpu/cpu_ops.h"
-#include "node/cpu/kernels.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <functional>
 
+#include "node/cpu/kernels.h"
 #include "tests/node/cpu/random_data.h"
 
 namespace muselet::cpu {

@@ -162,13 +162,15 @@ TEST(MatMulKernelTest, ExtremeValuesDoNotSaturate) {
   const std::vector<Level> levels = Int8Levels();
   if (levels.empty()) GTEST_SKIP() << "no such ISA: AVX2, FMA and F16C";
   ThreadPool pool(1);
-  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ6_K}) {
+  for (const DType dtype : kMatrixDTypes) {
+    if (!IsQuantized(dtype)) continue;
     for (const uint8_t fill : {0x00, 0x7F, 0x80, 0xFF}) {
       RandomTensor weight(dtype, 8, 256, 1);
       const DTypeTraits traits = Traits(dtype);
       for (size_t i = 0; i < weight.bytes.size(); ++i) {
         const size_t at = i % traits.block_bytes;
-        const bool scale = dtype == DType::kQ6_K ? at >= 208 : at < (dtype == DType::kQ4_1 ? 4 : 2);
+        const bool scale =
+            dtype == DType::kQ6_K ? at >= 208 : at < (HasMinimum(dtype) ? size_t{4} : size_t{2});
         if (!scale) weight.bytes[i] = static_cast<std::byte>(fill);
       }
       const auto packed = PackedMatrix::Pack(weight.view, 1, pool);
@@ -229,6 +231,53 @@ TEST(SiluKernelTest, MatchesDoublesAndLevelsAgree) {
   SKIP_WITHOUT_AVX2(avx2);
   avx2.silu_mul(gate.data(), up.data(), gate.size(), fast.data());
   EXPECT_TRUE(SameBits(out, fast));
+}
+
+TEST(GeluKernelTest, MatchesDoublesAndLevelsAgree) {
+  std::vector<float> gate;
+  for (float g = -12.0F; g < 12.0F; g += 0.0031F) gate.push_back(g);
+  const auto up = RandomFloats(gate.size(), 5);
+  std::vector<float> out(gate.size()), fast(gate.size());
+  ScalarKernels().gelu_mul(gate.data(), up.data(), gate.size(), out.data());
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double x = gate[i];
+    const double u = std::sqrt(2.0 / 3.14159265358979323846) * (x + 0.044715 * x * x * x);
+    const double expected = 0.5 * x * (1.0 + std::tanh(u)) * up[i];
+    ASSERT_NEAR(out[i], expected, 2e-6 * (1e-2 + std::fabs(x * up[i]))) << x;
+  }
+  SKIP_WITHOUT_AVX2(avx2);
+  avx2.gelu_mul(gate.data(), up.data(), gate.size(), fast.data());
+  EXPECT_TRUE(SameBits(out, fast));
+}
+
+TEST(SigmoidKernelTest, MatchesDoublesAndLevelsAgree) {
+  std::vector<float> gate;
+  for (float g = -110.0F; g < 110.0F; g += 0.037F) gate.push_back(g);
+  const auto x = RandomFloats(gate.size(), 5);
+  std::vector<float> out(gate.size()), fast(gate.size());
+  ScalarKernels().sigmoid_mul(gate.data(), x.data(), gate.size(), out.data());
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double expected = x[i] / (1.0 + std::exp(-static_cast<double>(gate[i])));
+    ASSERT_NEAR(out[i], expected, std::fabs(expected) * 1e-6 + 1e-30) << gate[i];
+  }
+  SKIP_WITHOUT_AVX2(avx2);
+  avx2.sigmoid_mul(gate.data(), x.data(), gate.size(), fast.data());
+  EXPECT_TRUE(SameBits(out, fast));
+}
+
+TEST(SoftCapKernelTest, MatchesDoublesAndLevelsAgree) {
+  std::vector<float> x;
+  for (float g = -3000.0F; g < 3000.0F; g += 0.73F) x.push_back(g);
+  std::vector<float> out(x.size()), fast(x.size());
+  for (const float cap : {20.0F, 30.0F, 50.0F}) {
+    ScalarKernels().soft_cap(x.data(), cap, x.size(), out.data());
+    for (size_t i = 0; i < x.size(); ++i)
+      ASSERT_NEAR(out[i], cap * std::tanh(static_cast<double>(x[i]) / cap), cap * 1e-6) << x[i];
+    const auto avx2 = SelectKernels(IsaLevel::kAvx2);
+    if (!avx2.ok()) continue;
+    (*avx2)->soft_cap(x.data(), cap, x.size(), fast.data());
+    EXPECT_TRUE(SameBits(out, fast));
+  }
 }
 
 }  // namespace

@@ -48,8 +48,12 @@ struct RandomTensor {
     const size_t scale_at = view.dtype == DType::kQ6_K ? 208 : 0;
     std::normal_distribution<float> normal(0.0F, 1.0F);
     for (size_t at = 0; at < bytes.size(); at += traits.block_bytes) {
-      PutHalf(at + scale_at, normal(random) * (view.dtype == DType::kQ6_K ? 0.0001F : 0.01F));
-      if (view.dtype == DType::kQ4_1) PutHalf(at + 2, normal(random) * 0.05F);
+      const bool wide = traits.block_values > 32;
+      PutHalf(at + scale_at, normal(random) * (wide ? 0.0001F : 0.01F));
+      if (view.dtype == DType::kQ4_1 || view.dtype == DType::kQ5_1)
+        PutHalf(at + 2, normal(random) * 0.05F);
+      if (view.dtype == DType::kQ4_K || view.dtype == DType::kQ5_K)
+        PutHalf(at + 2, normal(random) * 0.001F);
     }
   }
   void FillPlain(uint32_t seed) {
@@ -73,6 +77,7 @@ inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 inline constexpr DType kMatrixDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                                          DType::kQ4_0, DType::kQ4_1, DType::kQ6_K};
+                                          DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                                          DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
 }  // namespace muselet::testing

@@ -91,7 +91,9 @@ INSTANTIATE_TEST_SUITE_P(Files, GgufLogitsTest,
                          ::testing::Values("llama-tied-gqa.F32", "llama-tied-gqa.F16",
                                            "llama-tied-gqa.BF16", "llama-tied-gqa.Q8_0",
                                            "llama-tied-gqa.Q4_0", "llama-tied-gqa.Q4_1",
-                                           "llama-k256.Q6_K", "llama-k256.Q4_0"));
+                                           "llama-tied-gqa.Q5_0", "llama-tied-gqa.Q5_1",
+                                           "llama-k256.Q6_K", "llama-k256.Q4_0",
+                                           "llama-k256.Q4_K_M", "llama-k256.Q5_K_M"));
 
 }  // namespace
 }  // namespace muselet

@@ -156,7 +156,7 @@ TEST(ShardedModelTest, EveryFormatGivesTheWholesBits) {
   for (const DType dtype : testing::kMatrixDTypes) {
     for (const auto activations : {ActivationFormat::kInt8, ActivationFormat::kFloat32}) {
       RandomModelShape shape = {.dtype = dtype, .layers = 3, .query_heads = 10, .kv_heads = 5};
-      shape.head_dim = dtype == DType::kQ6_K ? 256 : 32;
+      shape.head_dim = Traits(dtype).block_values > 32 ? 256 : 32;
       shape.tied = dtype == DType::kQ8_0;
       shape.biases = dtype == DType::kQ4_1;
       shape.window_tokens = dtype == DType::kQ4_0 ? 9 : 0;

@@ -114,6 +114,7 @@ struct Ticket {
   std::string endpoint;
   uint64_t epoch = 0;
   QuotaState quota;
+  std::string numerics_id = {};  // the replica's
 };
 struct Refused {
   RequestId request;
@@ -135,6 +136,7 @@ struct Lost {
 struct Release {
   RequestId request;
   uint32_t attempt = 0;
+  uint64_t generated_tokens = 0;  // of all choices, in all attempts; settles the quota
 };
 
 // The whole record of one sequence, fixed at admission: enough to compute its tokens on any

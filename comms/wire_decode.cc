@@ -246,6 +246,7 @@ Status FromWire(const pb::Ticket& from, Ticket& to) {
   RETURN_IF_ERROR(Take(from.replica(), "ticket.replica", to.replica));
   RETURN_IF_ERROR(Take(from.endpoint(), "ticket.endpoint", to.endpoint));
   RETURN_IF_ERROR(TakeQuota(from.quota(), "ticket.quota", to.quota));
+  RETURN_IF_ERROR(Take(from.numerics_id(), "ticket.numerics_id", to.numerics_id));
   to.attempt = from.attempt();
   to.epoch = from.epoch();
   return OkStatus();
@@ -274,6 +275,7 @@ Status FromWire(const pb::Lost& from, Lost& to) {
 
 Status FromWire(const pb::Release& from, Release& to) {
   to.attempt = from.attempt();
+  to.generated_tokens = from.generated_tokens();
   return TakeRequest(from, "release", to.request);
 }
 

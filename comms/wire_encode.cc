@@ -138,6 +138,7 @@ void ToWire(const Ticket& from, pb::Ticket& to) {
   to.set_endpoint(from.endpoint);
   to.set_epoch(from.epoch);
   if (from.quota != QuotaState()) Put(from.quota, *to.mutable_quota());
+  to.set_numerics_id(from.numerics_id);
 }
 
 void ToWire(const Refused& from, pb::Refused& to) {
@@ -159,6 +160,7 @@ void ToWire(const Lost& from, pb::Lost& to) {
 void ToWire(const Release& from, pb::Release& to) {
   Put(from.request, *to.mutable_request());
   to.set_attempt(from.attempt);
+  to.set_generated_tokens(from.generated_tokens);
 }
 
 void ToWire(const Submit& from, pb::Submit& to) {

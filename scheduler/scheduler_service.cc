@@ -131,6 +131,15 @@ class Service final : public SchedulerService {
           fields.emplace_back("attempts_lost", event.attempts_lost);
           LogWarn("replica lost", fields);
           break;
+        case RouteEvent::Kind::kReplicaEjected:
+          LogWarn("replica ejected: it is no good at present", fields);
+          break;
+        case RouteEvent::Kind::kNonsense:
+          LogWarn("report that cannot be true: ignored", fields);
+          break;
+        case RouteEvent::Kind::kDrainAsked:
+          LogInfo("drain asked for", fields);
+          break;
       }
     }
   }

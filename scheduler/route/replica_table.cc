@@ -1,76 +1,37 @@
 #include "scheduler/route/replica_table.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace muselet {
 namespace {
 
-// What a sequence that we know nothing about counts for.
-constexpr uint64_t kForeignSequenceTokens = 512;
-
-// a.load / a.size < b.load / b.size
-bool LessLoaded(const Replica& a, const Replica& b) {
-  const auto size = [](const Replica& r) { return std::max<uint64_t>(r.info.sequences_max, 1); };
-  return a.LoadTokens() * size(b) < b.LoadTokens() * size(a);
-}
+constexpr int64_t kStepMaxUs = 3'600'000'000;
+constexpr double kPrefillTokenMaxUs = 1e8;
+constexpr uint32_t kSchedulersMax = 1000;
+constexpr size_t kSurfacesMax = 4096;
+constexpr int64_t kAskAgainUs = 1'000'000;
 
 }  // namespace
 
-bool Replica::Fits(uint32_t prompt_tokens) const {
-  return info.context_tokens == 0 || prompt_tokens < info.context_tokens;
+std::string NonsenseIn(const Report& report, const ReplicaInfo& info) {
+  if (info.sequences_max > 0 && report.running > info.sequences_max)
+    return std::to_string(report.running) + " sequences run where at most " +
+           std::to_string(info.sequences_max) + " can";
+  if (report.step_us < 0 || report.step_us > kStepMaxUs)
+    return "a step lasts " + std::to_string(report.step_us) + " us";
+  if (report.kv_blocks_used > report.kv_blocks_total) return "more KV blocks are used than exist";
+  if (!std::isfinite(report.prefill_token_us) || report.prefill_token_us < 0 ||
+      report.prefill_token_us > kPrefillTokenMaxUs)
+    return "its time for a prompt token is no time";
+  if (report.schedulers > kSchedulersMax) return std::to_string(report.schedulers) + " schedulers";
+  if (report.served.size() > kSurfacesMax)
+    return "tokens of " + std::to_string(report.served.size()) + " surfaces";
+  return "";
 }
 
-bool Replica::HasCredit(uint32_t sequences) const {
-  const uint64_t held = ticket_sequences + foreign_sequences;
-  const uint64_t slots = std::max<uint64_t>(info.sequences_max, 1);
-  return held == 0 || held + sequences <= slots + (slots + 3) / 4;
-}
-
-uint64_t Replica::LoadTokens() const {
-  return ticket_tokens + foreign_sequences * kForeignSequenceTokens;
-}
-
-void Replica::AddTicket(const RequestId& request, const TicketCost& cost) {
-  RemoveTicket(request);
-  tickets[request] = cost;
-  ticket_sequences += cost.sequences;
-  ticket_tokens += cost.tokens;
-  CountForeign();
-}
-
-void Replica::RemoveTicket(const RequestId& request) {
-  const auto found = tickets.find(request);
-  if (found == tickets.end()) return;
-  ticket_sequences -= found->second.sequences;
-  ticket_tokens -= found->second.tokens;
-  tickets.erase(found);
-  // What the last report said of it is over; the next one tells whether something of it still runs.
-  active.erase(request);
-}
-
-void Replica::CountForeign() {
-  foreign_sequences = 0;
-  for (const auto& [request, sequences] : active)
-    if (!tickets.contains(request)) foreign_sequences += sequences;
-}
-
-Replica* ChooseReplica(const std::vector<Replica*>& replicas, const Place& place,
-                       std::string_view failed) {
-  const uint32_t sequences = std::max(place.choices, 1U);
-  const auto suits = [&](const Replica* replica) {
-    return replica->ready() && replica->Fits(place.prompt_tokens);
-  };
-  const bool has_other = std::any_of(replicas.begin(), replicas.end(), [&](const Replica* replica) {
-    return suits(replica) && replica->info.replica != failed;
-  });
-  Replica* best = nullptr;
-  for (Replica* replica : replicas) {
-    if (!suits(replica) || !replica->HasCredit(sequences)) continue;
-    if (has_other && replica->info.replica == failed) continue;
-    if (best == nullptr || LessLoaded(*replica, *best)) best = replica;
-  }
-  return best;
-}
+ReplicaTable::ReplicaTable(uint64_t prefix_blocks_max)
+    : indexed_(prefix_blocks_max > 0), index_(prefix_blocks_max) {}
 
 std::vector<std::string> ReplicaTable::Withdrawn(const std::string& node,
                                                  const std::vector<ReplicaInfo>& announced) const {
@@ -95,30 +56,95 @@ void ReplicaTable::Announce(const std::string& node, const std::vector<ReplicaIn
     Replica& replica = replicas_[info.replica];
     replica.node = node;
     replica.info = info;
+    // Its connection may be a new one, with messages numbered from the beginning.
+    replica.cache_restarts = true;
+    if (indexed_ && replica.holder == PrefixIndex::kNoHolder) replica.holder = index_.AddHolder();
   }
+  ListModels();
 }
 
 void ReplicaTable::Remove(const std::string& replica) {
-  replicas_.erase(replica);
+  const auto found = replicas_.find(replica);
+  if (found == replicas_.end()) return;
+  index_.DropHolder(found->second.holder);
+  replicas_.erase(found);
+  ListModels();
 }
 
-ReplicaTable::ReportResult ReplicaTable::TakeReport(const std::string& node, const Report& report,
-                                                    int64_t now_us) {
+void ReplicaTable::ListModels() {
+  by_model_.clear();
+  for (auto& [name, replica] : replicas_) by_model_[replica.info.model].push_back(&replica);
+}
+
+ReplicaTable::TakeResult ReplicaTable::TakeReport(const std::string& node, const Report& report,
+                                                  int64_t now_us) {
   const auto found = replicas_.find(report.replica);
-  if (found == replicas_.end()) return ReportResult::kUnknown;
+  if (found == replicas_.end()) return TakeResult::kUnknown;
   Replica& replica = found->second;
-  if (replica.node != node || report.epoch < replica.info.epoch) return ReportResult::kStale;
-  if (report.epoch > replica.info.epoch) return ReportResult::kUnknown;
+  if (replica.node != node || report.epoch < replica.info.epoch) return TakeResult::kStale;
+  if (report.epoch > replica.info.epoch) return TakeResult::kUnknown;
   if (replica.report_sequence != 0 && report.sequence <= replica.report_sequence)
-    return ReportResult::kStale;
-  replica.reported = true;
-  replica.draining = report.draining;
-  replica.report_sequence = report.sequence;
-  replica.last_report_us = now_us;
-  replica.active.clear();
-  for (const SequenceId& sequence : report.active) ++replica.active[sequence.request];
-  replica.CountForeign();
-  return ReportResult::kTaken;
+    return TakeResult::kStale;
+  if (!NonsenseIn(report, replica.info).empty()) return TakeResult::kNonsense;
+  replica.Take(report, now_us);
+  return TakeResult::kTaken;
+}
+
+void ReplicaTable::ForgetCache(Replica& replica) {
+  if (index_.CountOf(replica.holder) == 0) return;
+  index_.DropHolder(replica.holder);
+  replica.holder = index_.AddHolder();
+}
+
+ReplicaTable::TakeResult ReplicaTable::TakeCacheEvents(const std::string& node,
+                                                       const CacheEvents& events, int64_t now_us) {
+  const auto found = replicas_.find(events.replica);
+  if (found == replicas_.end()) return TakeResult::kStale;  // its reports ask for Hello
+  Replica& replica = found->second;
+  if (replica.node != node || events.epoch != replica.info.epoch) return TakeResult::kStale;
+  if (!indexed_) return TakeResult::kTaken;
+  const bool newer = events.sequence > replica.cache_sequence;
+  const bool anew = events.snapshot && (newer || !replica.cache_in_step || replica.cache_restarts);
+  if (!anew) {
+    if (replica.cache_in_step && !newer && !replica.cache_restarts) return TakeResult::kStale;
+    if (!replica.cache_in_step || events.sequence != replica.cache_sequence + 1) {
+      replica.cache_in_step = false;
+      if (now_us - replica.cache_asked_us < kAskAgainUs) return TakeResult::kStale;
+      replica.cache_asked_us = now_us;
+      return TakeResult::kUnknown;
+    }
+  }
+  if (anew) ForgetCache(replica);
+  replica.cache_in_step = true;
+  replica.cache_restarts = false;
+  replica.cache_sequence = events.sequence;
+  for (const BlockHash& hash : events.removed) index_.Remove(replica.holder, hash);
+  for (const BlockHash& hash : events.added) index_.Add(replica.holder, hash);
+  return TakeResult::kTaken;
+}
+
+uint32_t ReplicaTable::BlockTokensOf(const std::string& model) const {
+  const std::vector<Replica*>& replicas = OfModel(model);
+  const uint32_t tokens = replicas.empty() ? 0 : replicas.front()->info.block_tokens;
+  return std::max(tokens / kHashBlockTokens, 1U) * kHashBlockTokens;
+}
+
+const std::vector<PrefixIndex::Match>& ReplicaTable::FindPrefix(
+    const std::string& model, const std::vector<BlockHash>& hashes) {
+  const uint32_t stride = BlockTokensOf(model) / kHashBlockTokens;
+  if (stride == 1) {
+    index_.Find(hashes, &matches_);
+    return matches_;
+  }
+  strided_.clear();
+  for (size_t i = stride - 1; i < hashes.size(); i += stride) strided_.push_back(hashes[i]);
+  index_.Find(strided_, &matches_);
+  return matches_;
+}
+
+void ReplicaTable::SweepIndex() {
+  constexpr int kTablesATick = 16;
+  for (int i = 0; i < kTablesATick; ++i) index_.Sweep();
 }
 
 Replica* ReplicaTable::Find(const std::string& name) {
@@ -126,18 +152,10 @@ Replica* ReplicaTable::Find(const std::string& name) {
   return found == replicas_.end() ? nullptr : &found->second;
 }
 
-std::vector<Replica*> ReplicaTable::OfModel(std::string_view model) {
-  std::vector<Replica*> list;
-  for (auto& [name, replica] : replicas_)
-    if (replica.info.model == model) list.push_back(&replica);
-  return list;
-}
-
-std::vector<std::string> ReplicaTable::OfNode(const std::string& node) const {
-  std::vector<std::string> list;
-  for (const auto& [name, replica] : replicas_)
-    if (replica.node == node) list.push_back(name);
-  return list;
+const std::vector<Replica*>& ReplicaTable::OfModel(const std::string& model) const {
+  static const std::vector<Replica*> kNone;
+  const auto found = by_model_.find(model);
+  return found == by_model_.end() ? kNone : found->second;
 }
 
 void ReplicaTable::CountSilenceFrom(int64_t now_us) {
@@ -149,6 +167,13 @@ std::vector<std::string> ReplicaTable::SilentSince(int64_t since_us) const {
   for (const auto& [name, replica] : replicas_)
     if (replica.reported && replica.last_report_us < since_us) list.push_back(name);
   return list;
+}
+
+uint32_t ReplicaTable::SchedulerCount() const {
+  uint32_t count = 1;
+  for (const auto& [name, replica] : replicas_)
+    if (replica.reported) count = std::max(count, replica.schedulers);
+  return count;
 }
 
 }  // namespace muselet

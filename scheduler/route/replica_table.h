@@ -1,69 +1,25 @@
-// The replicas of the cluster as their nodes describe them: who they are from Hello, how they are
-// from Report. Soft state: a restarted scheduler has all of it again after one report of each. Part
-// of the Router; sans-I/O, one owner.
+// The replicas of the cluster as their nodes describe them. Soft state: a restarted scheduler has
+// all of it again after one report of each and a snapshot of its prefix cache. Part of the Router;
+// sans-I/O, one owner.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/messages.h"
+#include "scheduler/route/prefix_index.h"
+#include "scheduler/route/replica.h"
 
 namespace muselet {
 
-// A request as load on a replica.
-struct TicketCost {
-  uint32_t sequences = 1;
-  uint64_t tokens = 0;  // prompt, and all that it may generate
-};
-
-struct Replica {
-  ReplicaInfo info;
-  std::string node;  // connection of the node that leads it
-
-  // From its reports; `reported` false: none of this epoch yet, or silent for too long.
-  bool reported = false;
-  bool draining = false;
-  uint64_t report_sequence = 0;
-  int64_t last_report_us = 0;
-  std::unordered_map<RequestId, uint32_t> active;  // sequences it holds, by request
-
-  // What this scheduler sent there.
-  std::map<RequestId, TicketCost> tickets;
-  uint64_t ticket_sequences = 0;
-  uint64_t ticket_tokens = 0;
-  // Sequences that it holds without a ticket of ours: they run since before we started, or by
-  // another scheduler's ticket.
-  uint32_t foreign_sequences = 0;
-
-  bool ready() const { return reported && !draining; }
-  bool Fits(uint32_t prompt_tokens) const;
-  // Held sequences may exceed what runs at once by a little, so that a slot that becomes free is
-  // filled without a round trip. An idle replica takes any request.
-  bool HasCredit(uint32_t sequences) const;
-  uint64_t LoadTokens() const;
-
-  void AddTicket(const RequestId& request, const TicketCost& cost);
-  void RemoveTicket(const RequestId& request);
-
- private:
-  void CountForeign();
-  friend class ReplicaTable;
-};
-
-// Which of the ready replicas with credit takes a request: the least loaded for its size, ties by
-// name; null if there is none. The replica called `failed` is taken only where no other could ever
-// be: a gateway often knows of a death before the scheduler does. The block hashes of `place` are
-// the seam for prefix affinity.
-Replica* ChooseReplica(const std::vector<Replica*>& replicas, const Place& place,
-                       std::string_view failed = "");
-
 class ReplicaTable {
  public:
+  // `prefix_blocks_max`: of the index; 0 = none is kept.
+  explicit ReplicaTable(uint64_t prefix_blocks_max);
+
   // Makes the replicas of node `node` those of `announced`. Returns the names of those that are
   // gone, still in the table: withdrawn, or formed anew under another epoch. The caller settles
   // their tickets, calls Remove for each, and then calls Announce again.
@@ -73,25 +29,51 @@ class ReplicaTable {
   void Announce(const std::string& node, const std::vector<ReplicaInfo>& announced);
   void Remove(const std::string& replica);
 
-  enum class ReportResult {
+  enum class TakeResult {
     kTaken,
-    kStale,    // an older sequence or epoch, or not from its node: nothing changed
-    kUnknown,  // no such replica, or a newer epoch than announced: the node must say Hello again
+    kStale,     // an older sequence or epoch, or not from its node: nothing changed
+    kUnknown,   // the node must say Hello again: no such replica, a newer epoch than announced, or
+                // messages of its cache are missing
+    kNonsense,  // what it says cannot be: nothing changed
   };
-  ReportResult TakeReport(const std::string& node, const Report& report, int64_t now_us);
+  TakeResult TakeReport(const std::string& node, const Report& report, int64_t now_us);
+  // kUnknown is said once a second at most, until the snapshot comes.
+  TakeResult TakeCacheEvents(const std::string& node, const CacheEvents& events, int64_t now_us);
+
+  // Who has cached how much of a prompt for this model, by PrefixIndex::Holder; valid until the
+  // next call.
+  const std::vector<PrefixIndex::Match>& FindPrefix(const std::string& model,
+                                                    const std::vector<BlockHash>& hashes);
+  // How many of the first hashes' tokens one block of the index stands for.
+  uint32_t BlockTokensOf(const std::string& model) const;
+  void SweepIndex();
+  const PrefixIndex& index() const { return index_; }
 
   Replica* Find(const std::string& name);
   // In the order of names.
-  std::vector<Replica*> OfModel(std::string_view model);
-  std::vector<std::string> OfNode(const std::string& node) const;
+  const std::vector<Replica*>& OfModel(const std::string& model) const;
   // Reported once, and silent since before `since_us`.
   std::vector<std::string> SilentSince(int64_t since_us) const;
   // We were stuck: their reports may lie unread.
   void CountSilenceFrom(int64_t now_us);
+  // The most schedulers that a replica is joined with, ours included.
+  uint32_t SchedulerCount() const;
   const std::map<std::string, Replica>& all() const { return replicas_; }
+  std::map<std::string, Replica>& all() { return replicas_; }
 
  private:
+  void ListModels();
+  void ForgetCache(Replica& replica);
+
+  const bool indexed_;
+  PrefixIndex index_;
   std::map<std::string, Replica> replicas_;
+  std::map<std::string, std::vector<Replica*>> by_model_;
+  std::vector<PrefixIndex::Match> matches_;
+  std::vector<BlockHash> strided_;
 };
+
+// Why a report cannot be true; empty if it can.
+std::string NonsenseIn(const Report& report, const ReplicaInfo& info);
 
 }  // namespace muselet

@@ -1,7 +1,6 @@
 #include "scheduler/route/router.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 namespace muselet {
@@ -9,13 +8,7 @@ namespace {
 
 constexpr int64_t kTableRepeatUs = 2'000'000;  // a gateway that missed a change sees it then
 constexpr int64_t kClosedKeptUs = 30'000'000;  // how late a copy of a message may be
-constexpr size_t kObservationsMax = 100'000;   // events and queue times that nobody takes
-
-std::string JoinNames(const std::vector<ModelState>& models) {
-  std::string text;
-  for (const ModelState& model : models) text += (text.empty() ? "" : ", ") + model.model;
-  return text.empty() ? "none" : text;
-}
+constexpr size_t kObservationsMax = 100'000;   // events that nobody takes
 
 std::string NameOf(const PeerTable::Event& event) {
   return event.peer.hello.name;
@@ -23,13 +16,22 @@ std::string NameOf(const PeerTable::Event& event) {
 
 }  // namespace
 
+std::string_view RefusalReasonName(RefusalReason reason) {
+  static constexpr std::array<std::string_view, kRefusalReasons> kNames = {
+      "surface", "model", "too_long", "quota", "line", "overload", "deadline", "replica"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
 Router::Router(std::string name, std::vector<std::string> models, const RouteOptions& options,
-               std::vector<SurfaceOptions> surfaces)
+               const std::vector<SurfaceOptions>& surfaces)
     : name_(std::move(name)),
       configured_models_(std::move(models)),
       options_(options),
-      surfaces_(std::move(surfaces)),
-      peers_(name_, {options.heartbeat_interval_us, options.peer_timeout_us}) {
+      peers_(name_, {options.heartbeat_interval_us, options.peer_timeout_us}),
+      replicas_(options.prefix_blocks_max),
+      ledger_(surfaces),
+      requests_(ledger_),
+      chooser_(options) {
   RefreshModelTable();
   out_.clear();
 }
@@ -52,10 +54,14 @@ std::vector<Outgoing> Router::OnTick(int64_t now_us) {
   if (stuck) replicas_.CountSilenceFrom(now_us);
   LoseSilentReplicas();
   ExpireLeases();
+  EndEjections();
+  FreeReservations();
+  ledger_.SetSchedulerCount(replicas_.SchedulerCount());
   RefreshModelTable();
   DispatchAll();
   ExpireWaiting();
   requests_.ForgetClosedBefore(now_us - kClosedKeptUs);
+  replicas_.SweepIndex();
   if (now_us >= next_table_us_) {
     next_table_us_ = now_us + kTableRepeatUs;
     for (const auto& [id, peer] : peers_.peers())
@@ -88,10 +94,17 @@ void Router::Handle(const std::string& peer, const Message& body) {
     if (const auto* release = std::get_if<Release>(&body)) OnRelease(*release);
   } else if (role == Role::kNode) {
     if (const auto* report = std::get_if<Report>(&body)) OnReport(peer, *report);
+    if (const auto* events = std::get_if<CacheEvents>(&body)) OnCacheEvents(peer, *events);
+  } else if (role == Role::kOperator) {
+    if (const auto* drain = std::get_if<Drain>(&body)) OnDrain(peer, *drain);
   }
 }
 
 // --- peers ---
+
+void Router::AddEvent(RouteEvent event) {
+  if (events_.size() < kObservationsMax) events_.push_back(std::move(event));
+}
 
 void Router::HandlePeerStep(PeerTable::Step& step) {
   for (const PeerTable::Event& event : step.events) OnPeerEvent(event);
@@ -100,29 +113,29 @@ void Router::HandlePeerStep(PeerTable::Step& step) {
 
 void Router::OnPeerEvent(const PeerTable::Event& event) {
   using Kind = PeerTable::Event::Kind;
+  const Role role = event.peer.hello.role;
+  if (role != Role::kNode && role != Role::kGateway) return;
   const bool lost = event.kind == Kind::kLost;
   const bool joined = event.kind == Kind::kJoined;
   if (lost) ++(event.on_purpose ? counts_.peers_left : counts_.peers_lost);
   const auto gone = [&](RouteEvent::Kind left_kind, RouteEvent::Kind lost_kind) {
-    events_.push_back({event.on_purpose ? left_kind : lost_kind, NameOf(event), event.reason});
+    AddEvent({event.on_purpose ? left_kind : lost_kind, NameOf(event), event.reason});
   };
-  if (event.peer.hello.role == Role::kNode) {
+  if (role == Role::kNode) {
     if (joined)
-      events_.push_back(
-          {RouteEvent::Kind::kNodeJoined, NameOf(event), event.peer.hello.software_version});
+      AddEvent({RouteEvent::Kind::kNodeJoined, NameOf(event), event.peer.hello.software_version});
     if (lost) gone(RouteEvent::Kind::kNodeLeft, RouteEvent::Kind::kNodeLost);
     SyncReplicas(event.peer.id, lost ? std::vector<ReplicaInfo>() : event.peer.hello.replicas,
                  event.on_purpose);
-  } else if (event.peer.hello.role == Role::kGateway) {
-    if (joined)
-      events_.push_back(
-          {RouteEvent::Kind::kGatewayJoined, NameOf(event), event.peer.hello.software_version});
-    if (lost) {
-      gone(RouteEvent::Kind::kGatewayLeft, RouteEvent::Kind::kGatewayLost);
-      DropGateway(event.peer.id);
-    } else {
-      Send(event.peer.id, table_);
-    }
+    return;
+  }
+  if (joined)
+    AddEvent({RouteEvent::Kind::kGatewayJoined, NameOf(event), event.peer.hello.software_version});
+  if (lost) {
+    gone(RouteEvent::Kind::kGatewayLeft, RouteEvent::Kind::kGatewayLost);
+    DropGateway(event.peer.id);
+  } else {
+    Send(event.peer.id, table_);
   }
 }
 
@@ -132,258 +145,24 @@ void Router::DropGateway(const std::string& gateway) {
     if (open.gateway == gateway) gone.push_back(request);
   for (const RequestId& request : gone) {
     FreeTicket(*requests_.Find(request));
-    requests_.Drop(request);
+    requests_.Drop(request, now_us_);
   }
   DispatchAll();
 }
 
-// --- replicas ---
-
-void Router::SyncReplicas(const std::string& node, const std::vector<ReplicaInfo>& announced,
-                          bool on_purpose) {
-  for (const std::string& name : replicas_.Withdrawn(node, announced)) {
-    const std::string reason = on_purpose ? " left in order" : " is gone or was formed anew";
-    LoseTickets(*replicas_.Find(name), "replica " + name + reason, on_purpose);
-    replicas_.Remove(name);
+void Router::OnDrain(const std::string& operator_id, const Drain& drain) {
+  const PeerTable::Peer* peer = peers_.FindName(Role::kNode, drain.name);
+  if (peer == nullptr) peer = peers_.FindName(Role::kGateway, drain.name);
+  if (peer != nullptr) {
+    Send(peer->id, drain);
+    AddEvent({RouteEvent::Kind::kDrainAsked, drain.name, peers_.Find(operator_id)->hello.name});
+    return Send(operator_id, DrainAnswer{drain.name, true, ""});
   }
-  replicas_.Announce(node, announced);
-  table_dirty_ = true;
-}
-
-void Router::LoseTickets(Replica& replica, const std::string& reason, bool on_purpose) {
-  const auto tickets = std::exchange(replica.tickets, {});
-  replica.ticket_sequences = 0;
-  replica.ticket_tokens = 0;
-  for (const auto& [request, cost] : tickets) {
-    const OpenRequest& open = *requests_.Find(request);
-    const Lost lost{request, open.place.attempt, reason, false};
-    Send(open.gateway, lost);
-    requests_.Close(request, lost, now_us_);
-  }
-  counts_.losses += tickets.size();
-  if (replica.reported) {
-    const auto kind = on_purpose ? RouteEvent::Kind::kReplicaLeft : RouteEvent::Kind::kReplicaLost;
-    events_.push_back({kind, replica.info.replica, reason, tickets.size()});
-  }
-  replica.reported = false;
-  table_dirty_ = true;
-}
-
-void Router::LoseSilentReplicas() {
-  for (const std::string& name : replicas_.SilentSince(now_us_ - options_.peer_timeout_us))
-    LoseTickets(*replicas_.Find(name), "replica " + name + " stopped reporting");
-}
-
-void Router::OnReport(const std::string& node, const Report& report) {
-  const Replica* before = replicas_.Find(report.replica);
-  const bool was_ready = before != nullptr && before->ready();
-  const bool was_reported = before != nullptr && before->reported;
-  switch (replicas_.TakeReport(node, report, now_us_)) {
-    case ReplicaTable::ReportResult::kStale:
-      return;
-    case ReplicaTable::ReportResult::kUnknown:
-      return Send(node, Unknown{});
-    case ReplicaTable::ReportResult::kTaken:
-      break;
-  }
-  Replica& replica = *replicas_.Find(report.replica);
-  table_dirty_ = table_dirty_ || replica.ready() != was_ready;
-  if (!was_reported)
-    events_.push_back({RouteEvent::Kind::kReplicaReady, report.replica, replica.info.model});
-  for (const auto& [request, sequences] : replica.active) {
-    OpenRequest* open = requests_.Find(request);
-    if (open == nullptr || open->place.model != replica.info.model) continue;
-    // The node knows best where a request runs.
-    const Replica* holder = open->placed() ? replicas_.Find(open->replica) : nullptr;
-    const bool elsewhere = holder != nullptr && holder->active.contains(request);
-    if (open->may_run && open->replica != replica.info.replica && !elsewhere)
-      Assign(*open, replica);
-    if (open->replica == replica.info.replica) open->seen_us = now_us_;
-  }
-  Dispatch(replica.info.model);
-}
-
-Replica* Router::HolderOf(const Place& place) {
-  for (Replica* replica : replicas_.OfModel(place.model)) {
-    if (replica->reported && replica->active.contains(place.request) &&
-        !replica->tickets.contains(place.request))
-      return replica;
-  }
-  return nullptr;
-}
-
-// --- requests ---
-
-void Router::OnPlace(const std::string& gateway, const Place& place) {
-  if (OpenRequest* open = requests_.Find(place.request)) {
-    if (place.attempt < open->place.attempt) return;
-    if (place.attempt == open->place.attempt) {
-      open->gateway = gateway;
-      open->seen_us = now_us_;
-      if (open->placed()) SendTicket(*open);
-      return;
-    }
-    FreeTicket(*open);
-    std::string failed = open->replica;
-    requests_.Drop(place.request);
-    return Admit(gateway, place, false, std::move(failed));
-  }
-  const RequestTable::Closed* closed = requests_.FindClosed(place.request);
-  if (closed != nullptr && closed->attempt >= place.attempt) {
-    if (closed->attempt == place.attempt && closed->answer) Send(gateway, *closed->answer);
-    return;
-  }
-  // After an earlier attempt that ended, what still runs under this id is not ours to continue.
-  Replica* holder = closed == nullptr ? HolderOf(place) : nullptr;
-  if (holder != nullptr) return Assign(requests_.Open(gateway, place, now_us_), *holder);
-  Admit(gateway, place, closed == nullptr, closed == nullptr ? "" : closed->replica);
-}
-
-void Router::Admit(const std::string& gateway, const Place& place, bool may_run,
-                   std::string failed) {
-  const Status admissible = CheckAdmissible(place);
-  if (!admissible.ok()) {
-    Refuse(gateway, place, admissible);
-    return requests_.RememberClosed(place.request, place.attempt, out_.back().message, now_us_);
-  }
-  OpenRequest& open = requests_.Open(gateway, place, now_us_);
-  open.may_run = may_run;
-  open.failed = std::move(failed);
-  Dispatch(place.model);
-}
-
-Status Router::CheckAdmissible(const Place& place) {
-  if (!KnowsModel(place.model)) {
-    return NotFound("model '" + place.model +
-                    "' does not exist; this cluster serves: " + JoinNames(table_.models));
-  }
-  RETURN_IF_ERROR(CheckFits(place));
-  if (requests_.waiting_count() >= options_.waiting_max) {
-    return ResourceExhausted(std::to_string(requests_.waiting_count()) +
-                             " requests wait already: the line is full");
-  }
-  return OkStatus();
-}
-
-Status Router::CheckFits(const Place& place) {
-  uint32_t context_max = 0;
-  bool fits = false;
-  bool any = false;
-  for (const Replica* replica : replicas_.OfModel(place.model)) {
-    any = any || replica->ready();
-    fits = fits || replica->Fits(place.prompt_tokens);
-    context_max = std::max(context_max, replica->info.context_tokens);
-  }
-  if (any && !fits) {
-    return InvalidArgument("the prompt has " + std::to_string(place.prompt_tokens) +
-                           " tokens, model '" + place.model + "' takes " +
-                           std::to_string(context_max) + ", the answer included");
-  }
-  return OkStatus();
-}
-
-void Router::OnRelease(const Release& release) {
-  OpenRequest* open = requests_.Find(release.request);
-  if (open == nullptr) {
-    // It may have overtaken its Place.
-    const RequestTable::Closed* closed = requests_.FindClosed(release.request);
-    if (closed == nullptr || closed->attempt < release.attempt)
-      requests_.RememberClosed(release.request, release.attempt, {}, now_us_);
-    return;
-  }
-  if (open->place.attempt > release.attempt) return;
-  open->place.attempt = release.attempt;
-  const std::string model = open->place.model;
-  FreeTicket(*open);
-  requests_.Close(release.request, {}, now_us_);
-  Dispatch(model);
-}
-
-void Router::Dispatch(const std::string& model) {
-  while (OpenRequest* open = requests_.FirstWaiting(model)) {
-    Replica* replica = ChooseReplica(replicas_.OfModel(model), open->place, open->failed);
-    if (replica != nullptr) {
-      Assign(*open, *replica);
-      continue;
-    }
-    const Status fits = CheckFits(open->place);
-    if (fits.ok()) return;
-    RefuseOpen(RequestId(open->place.request), fits);
-  }
-}
-
-void Router::DispatchAll() {
-  for (const std::string& model : requests_.WaitingModels()) Dispatch(model);
-}
-
-void Router::Assign(OpenRequest& open, Replica& replica) {
-  if (open.placed()) {
-    FreeTicket(open);
-  } else {
-    ++counts_.tickets;
-    if (queue_times_us_.size() < kObservationsMax)
-      queue_times_us_.push_back(now_us_ - open.arrived_us);
-  }
-  requests_.MarkPlaced(open, replica, now_us_);
-  replica.AddTicket(open.place.request, open.cost());
-  SendTicket(open);
-}
-
-void Router::SendTicket(const OpenRequest& open) {
-  const Replica* replica = replicas_.Find(open.replica);
-  if (replica == nullptr) return;
-  Send(open.gateway, Ticket{open.place.request, open.place.attempt, open.replica,
-                            replica->info.endpoint, open.epoch});
-}
-
-void Router::FreeTicket(const OpenRequest& open) {
-  if (Replica* replica = open.placed() ? replicas_.Find(open.replica) : nullptr)
-    replica->RemoveTicket(open.place.request);
-}
-
-void Router::Refuse(const std::string& gateway, const Place& place, const Status& why) {
-  const bool later =
-      why.code() == StatusCode::kResourceExhausted || why.code() == StatusCode::kUnavailable;
-  Send(gateway, Refused{place.request, place.attempt, why.code(), why.message(),
-                        later ? options_.retry_after_us : 0});
-  ++counts_.refusals;
-}
-
-void Router::RefuseOpen(const RequestId& request, const Status& why) {
-  const OpenRequest& open = *requests_.Find(request);
-  Refuse(open.gateway, open.place, why);
-  requests_.Close(request, out_.back().message, now_us_);
-}
-
-void Router::ExpireWaiting() {
-  std::vector<std::pair<RequestId, Status>> over;
-  for (const auto& [request, open] : requests_.open()) {
-    if (open.placed()) continue;
-    if (open.deadline_us != 0 && now_us_ >= open.deadline_us) {
-      over.emplace_back(request, DeadlineExceeded("the request's time was over before a replica "
-                                                  "of model '" +
-                                                  open.place.model + "' was free"));
-      continue;
-    }
-    const auto ready = last_ready_us_.find(open.place.model);
-    const int64_t since =
-        std::max(open.arrived_us, ready == last_ready_us_.end() ? 0 : ready->second);
-    if (now_us_ - since >= options_.place_timeout_us) {
-      over.emplace_back(request,
-                        Unavailable("no replica of model '" + open.place.model + "' is ready"));
-    }
-  }
-  for (const auto& [request, why] : over) RefuseOpen(request, why);
-}
-
-void Router::ExpireLeases() {
-  std::vector<RequestId> over;
-  for (const auto& [request, open] : requests_.open())
-    if (open.placed() && now_us_ - open.seen_us > options_.ticket_lease_us) over.push_back(request);
-  for (const RequestId& request : over) {
-    FreeTicket(*requests_.Find(request));
-    requests_.Drop(request);
-  }
+  std::string known;
+  for (const auto& [id, other] : peers_.peers())
+    if (other.hello.role == Role::kNode || other.hello.role == Role::kGateway)
+      known += (known.empty() ? "" : ", ") + other.hello.name;
+  Send(operator_id, DrainAnswer{drain.name, false, known.empty() ? "nobody is here" : known});
 }
 
 // --- models ---
@@ -426,9 +205,24 @@ RouteCounts Router::counts() const {
   RouteCounts counts = counts_;
   counts.waiting = requests_.waiting_count();
   counts.placed = requests_.placed_count();
-  for (const auto& [id, peer] : peers_.peers())
-    ++(peer.hello.role == Role::kNode ? counts.nodes : counts.gateways);
+  counts.prefix_blocks = replicas_.index().block_count();
+  counts.prefix_bytes = replicas_.index().MemoryBytes();
+  for (const auto& [id, peer] : peers_.peers()) {
+    if (peer.hello.role == Role::kNode) ++counts.nodes;
+    if (peer.hello.role == Role::kGateway) ++counts.gateways;
+  }
   return counts;
+}
+
+std::vector<SurfaceCounts> Router::surface_counts() const {
+  std::vector<SurfaceCounts> all = surface_counts_;
+  all.resize(ledger_.size());
+  for (SurfaceId surface = 0; surface < ledger_.size(); ++surface) {
+    all[surface].surface = ledger_.options(surface).name;
+    for (size_t i = 0; i < all[surface].waiting.size(); ++i)
+      all[surface].waiting[i] = ledger_.waiting(surface, static_cast<RequestClass>(i));
+  }
+  return all;
 }
 
 std::vector<RouteEvent> Router::TakeEvents() {

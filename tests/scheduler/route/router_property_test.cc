@@ -214,7 +214,8 @@ class World {
       uint64_t sequences = 0;
       for (const auto& [request, cost] : replica.tickets) sequences += cost.sequences;
       ASSERT_EQ(sequences, replica.ticket_sequences);
-      ASSERT_LE(replica.ticket_sequences, 5U) << name;
+      ASSERT_LE(replica.ticket_sequences, 10U) << name;
+      ASSERT_LE(replica.class_sequences[0], 5U) << name;
     }
   }
 

@@ -49,6 +49,9 @@ Status Batcher::CheckRecord(const Submit& record) const {
                            " tokens; the context has " + std::to_string(context_tokens_) +
                            " and the answer needs at least one");
   }
+  if (!(record.share >= kShareMin && record.share <= kShareMax)) {
+    return InvalidArgument("share: must be from 0.000001 to 1000000");
+  }
   if (record.stop.max_tokens == 0) return InvalidArgument("max_tokens: must be at least 1");
   const auto in_vocabulary = [this](TokenId token) {
     return token >= 0 && static_cast<uint32_t>(token) < model_.vocab_size;
@@ -63,9 +66,51 @@ Status Batcher::CheckRecord(const Submit& record) const {
   return OkStatus();
 }
 
+// Whether the sequence computes just what `record` asks for, and all of it can be said again.
+bool Batcher::MayTakeOver(const Sequence& sequence, const Submit& record) {
+  const Submit& mine = sequence.record;
+  const bool same = record.surface == mine.surface && record.request_class == mine.request_class &&
+                    record.cache_salt == mine.cache_salt && record.sampling == mine.sampling &&
+                    record.stop == mine.stop && record.prompt.size() == sequence.prompt_count &&
+                    record.generated.size() <= sequence.generated_count();
+  if (!same) return false;
+  const bool wants_logprobs = record.sampling.logprobs >= 0;
+  if (wants_logprobs && record.generated.size() < sequence.sampled_from) return false;
+  // Those of the prompt are said once.
+  const bool wants_prompt_logprobs =
+      record.sampling.prompt_logprobs >= 0 && record.generated.empty();
+  if (wants_prompt_logprobs && (sequence.first_update_sent || !mine.generated.empty())) {
+    return false;
+  }
+  const auto prompt_end = sequence.tokens.begin() + sequence.prompt_count;
+  return std::equal(record.prompt.begin(), record.prompt.end(), sequence.tokens.begin()) &&
+         std::equal(record.generated.begin(), record.generated.end(), prompt_end);
+}
+
+void Batcher::TakeOver(Sequence& sequence, Submit record, int64_t now_us) {
+  const auto known = static_cast<uint32_t>(record.generated.size());
+  sequence.record.attempt = record.attempt;
+  sequence.record.generated = std::move(record.generated);
+  sequence.deadline_us = record.timeout_us > 0 ? now_us + record.timeout_us : 0;
+  sequence.first_update_sent = false;
+  std::vector<SampledToken> again;
+  for (uint32_t i = known; i < sequence.generated_count(); ++i) {
+    if (record.sampling.logprobs >= 0) {
+      again.push_back(sequence.sampled[i - sequence.sampled_from]);
+    } else {
+      again.push_back({sequence.tokens[sequence.prompt_count + i], 0, {}});
+    }
+  }
+  if (!again.empty()) updates_.push_back(MakeUpdate(sequence, std::move(again)));
+}
+
 Status Batcher::Admit(Submit record, int64_t now_us) {
   if (const auto found = live_.find(record.sequence); found != live_.end()) {
     if (record.attempt <= found->second->record.attempt) return OkStatus();
+    if (MayTakeOver(*found->second, record)) {
+      TakeOver(*found->second, std::move(record), now_us);
+      return OkStatus();
+    }
     End(*found->second, FinishReason::kCancelled, OkStatus());
   }
   RETURN_IF_ERROR(CheckRecord(record));
@@ -83,6 +128,7 @@ Status Batcher::Admit(Submit record, int64_t now_us) {
   sequence.deadline_us = record.timeout_us > 0 ? now_us + record.timeout_us : 0;
   sequence.tokens = std::move(record.prompt);
   sequence.tokens.insert(sequence.tokens.end(), record.generated.begin(), record.generated.end());
+  sequence.sampled_from = static_cast<uint32_t>(record.generated.size());
   sequence.record = std::move(record);
   sequence.record.prompt.clear();
   const std::string& surface = sequence.record.surface;
@@ -91,7 +137,8 @@ Status Batcher::Admit(Submit record, int64_t now_us) {
   sequences_.emplace(sequence.serial, std::move(owned));
   live_[sequence.record.sequence] = &sequence;
   waiting_.emplace(sequence.serial, &sequence);
-  fair_share(sequence.record.request_class).Enter(sequence.record.surface);
+  sequence.share = fair_share(sequence.record.request_class).Enter(surface, sequence.record.share);
+  ++live_by_class_[static_cast<size_t>(sequence.record.request_class)];
   ReportAndEndIfComplete(sequence, {});
   return OkStatus();
 }
@@ -147,6 +194,7 @@ void Batcher::End(Sequence& sequence, FinishReason reason, const Status& fault) 
 // Nothing more will be said about the sequence; destroys it unless outstanding plans name it.
 void Batcher::Retire(Sequence& sequence) {
   ++counters_.finished;
+  --live_by_class_[static_cast<size_t>(sequence.record.request_class)];
   live_.erase(sequence.record.sequence);
   sequence.ended = true;
   if (sequence.state == SequenceState::kWaiting) {
@@ -226,7 +274,8 @@ void Batcher::CommitSlice(const Outstanding::Slice& slice, const SliceResult& re
     CHECK(result.sampled, "plan's slice for slot ", slice.slot, " came back without its token");
     sequence.tokens.push_back(result.token.id);
     ++counters_.tokens;
-    fair_share(sequence.record.request_class).Charge(sequence.record.surface, 1);
+    if (sequence.record.sampling.logprobs >= 0) sequence.sampled.push_back(result.token);
+    sequence.share->Charge(1);
     if (ReportAndEndIfComplete(sequence, {result.token})) return;
   }
   ReleasePassedBlocks(sequence);

@@ -52,6 +52,11 @@
 // the plan that it was paused for, nor does anyone in its stead: what was taken from it is in use,
 // and the rest is its own. A waiting sequence may pause running ones of lower classes only.
 //
+// Classes: while a sequence of a higher class is here batch work gets no more than kBatchFloor of
+// the time that steps are predicted to last, rows that cost nothing beside it included. It gives
+// way with the next plan; what it holds stays its own, for as long as nobody of a higher class
+// needs it.
+//
 // Order: classes are strict; inside a class paused sequences start first, then those of the surface
 // that was served least (scheduler/batch/fair_share). Among those, and among the prompts that have
 // started, the one with the fewest tokens to go is next, so that prompts are finished one by one
@@ -66,6 +71,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -113,6 +119,12 @@ class Batcher {
   // take is the measure of what prefill may add, and would not be known any more (contexts grow,
   // machines slow down); what they take longer would be laid to prefill, which would starve.
   static constexpr uint32_t kMixedInARowMax = 16;
+  // Of the time, to batch work beside higher classes; one plan may have more, later ones less.
+  static constexpr double kBatchFloor = 0.02;
+  // Prefill of batch work adds no more than this to one such plan.
+  static constexpr double kBatchFloorInOnePlan = 0.1;
+  static constexpr double kShareMin = 1e-6;  // of Submit::share
+  static constexpr double kShareMax = 1e6;
   static constexpr int64_t kGuessFactor = 14;  // 31 rows by default
   // Rows of a step that belong to sequences that want prompt logprobs, all together: each of them
   // needs a row of logits.
@@ -127,9 +139,10 @@ class Batcher {
   // The longest sequence, prompt and answer: the model's context or what the KV cache can hold.
   uint32_t context_tokens() const { return context_tokens_; }
 
-  // Takes a sequence. The same attempt again is a no-op; a newer attempt replaces the older, an
-  // older one is ignored. kInvalidArgument: it could never run, and why. kResourceExhausted: the
-  // line is full.
+  // Takes a sequence. The same attempt again is a no-op; a newer attempt of the same record takes
+  // the older over as it stands: what was generated beyond the tokens that it names is said again,
+  // under the new attempt. Of another record it replaces the older. An older attempt is ignored.
+  // kInvalidArgument: it could never run, and why. kResourceExhausted: the line is full.
   Status Admit(Submit record, int64_t now_us);
   // Ends the sequence if it is here with this attempt or an older one (update: kCancelled). Blocks
   // are free at once, or when the last outstanding plan that names it commits.
@@ -205,10 +218,16 @@ class Batcher {
     uint32_t prefill_rows_max = 0;
     uint32_t prefill_rows = 0;
     uint32_t prompt_logprob_rows = 0;
+    bool batch_on_floor = false;  // higher classes have work
+    bool batch_may_run = true;    // some of it, now
+    double batch_limit_us = 0;    // while its prefill is planned on the floor: of the whole step
+    uint32_t batch_rows = 0;      // of its prefill
   };
 
   // batcher.cc: admission, commit, endings.
   Status CheckRecord(const Submit& record) const;
+  static bool MayTakeOver(const Sequence& sequence, const Submit& record);
+  void TakeOver(Sequence& sequence, Submit record, int64_t now_us);
   bool ReportAndEndIfComplete(Sequence& sequence, std::vector<SampledToken> tokens);
   void End(Sequence& sequence, FinishReason reason, const Status& fault);
   void Retire(Sequence& sequence);
@@ -223,8 +242,11 @@ class Batcher {
 
   // batcher_plan.cc: what goes into a step.
   Draft NewDraft();
+  bool FillDraft(Draft& draft, int64_t now_us, bool work_conserving);
+  bool LeftOutForFloor(const Draft& draft, const Sequence& sequence) const;
+  void SettleBatchFloor(const Draft& draft);
   void PlanDecodes(Draft& draft);
-  uint32_t DecodeRowsMax() const;
+  uint32_t DecodeRowsMax(const Draft& draft) const;
   uint32_t PrefillRowsMax() const;
   uint32_t PlansToCome() const;
   double DecodesBesideUs(const Draft& draft) const;
@@ -237,6 +259,7 @@ class Batcher {
   void ObserveTime(const Outstanding& step, int64_t step_us);
   void ObserveLoss(const Outstanding& step, int64_t lost_us);
   void PlanPrefill(Draft& draft, int64_t now_us);
+  void PlanBatchPrefill(Draft& draft, int64_t now_us, bool& blocked);
   void PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t now_us, bool& blocked);
   bool PlanChunk(Draft& draft, Sequence& sequence);
   void AddSlice(Draft& draft, Sequence& sequence, uint32_t row_count);
@@ -262,8 +285,10 @@ class Batcher {
   bool Grow(Sequence& sequence, uint32_t position_count);
   // Of two running sequences, the one that is paused first.
   static bool Cheaper(const Sequence& a, const Sequence& b);
-  static bool Protected(const Sequence& sequence);
-  Sequence* CheapestRunning(bool unprotected_only) const;
+  // From a sequence of this class: batch work is not protected from higher ones.
+  static bool Protected(const Sequence& sequence, RequestClass from);
+  // `unprotected_from`: of those only that are not protected from this class.
+  Sequence* CheapestRunning(std::optional<RequestClass> unprotected_from) const;
   bool AnyLeaving() const;
   void Pause(Sequence& sequence);
   void LeaveSlot(Sequence& sequence);
@@ -285,6 +310,8 @@ class Batcher {
   StepTimeModel prefill_time_;  // of steps without decodes
   StepTimeModel added_time_{StepTimeModel::kAddedRows};
   std::array<FairShare, 3> shares_;  // by class
+  std::array<uint32_t, 3> live_by_class_{};
+  double batch_credit_us_ = 0;  // that batch work may take beside higher classes; negative: it took
   BatchCounters counters_;
   std::map<std::string, uint64_t> served_;
 

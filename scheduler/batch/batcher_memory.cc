@@ -19,15 +19,17 @@ bool Batcher::Cheaper(const Sequence& a, const Sequence& b) {
          std::tuple(b.record.request_class, b.serial);
 }
 
-bool Batcher::Protected(const Sequence& sequence) {
-  return sequence.token_count() < sequence.protected_until;
+bool Batcher::Protected(const Sequence& sequence, RequestClass from) {
+  const bool gives_way =
+      sequence.record.request_class == RequestClass::kBatch && from != RequestClass::kBatch;
+  return !gives_way && sequence.token_count() < sequence.protected_until;
 }
 
-Sequence* Batcher::CheapestRunning(bool unprotected_only) const {
+Sequence* Batcher::CheapestRunning(std::optional<RequestClass> unprotected_from) const {
   Sequence* cheapest = nullptr;
   for (Sequence* sequence : slots_) {
     if (sequence == nullptr || sequence->state != SequenceState::kRunning) continue;
-    if (unprotected_only && Protected(*sequence)) continue;
+    if (unprotected_from && Protected(*sequence, *unprotected_from)) continue;
     if (cheapest == nullptr || Cheaper(*sequence, *cheapest)) cheapest = sequence;
   }
   return cheapest;
@@ -107,7 +109,8 @@ void Batcher::PauseLowerClasses(const Sequence& sequence,
     if (other == nullptr) continue;
     if (other->state == SequenceState::kLeaving) {
       count(*other);
-    } else if (other->record.request_class > sequence.record.request_class && !Protected(*other)) {
+    } else if (other->record.request_class > sequence.record.request_class &&
+               !Protected(*other, sequence.record.request_class)) {
       victims.push_back(other);
     }
   }
@@ -175,8 +178,7 @@ void Batcher::Start(Sequence& sequence, const PrefixCache::Hit& hit) {
     sequence.cached_prompt_tokens = std::min(sequence.planned, sequence.prompt_count);
     counters_.prefix_query_tokens += sequence.token_count();
     counters_.prefix_hit_tokens += sequence.planned;
-    fair_share(sequence.record.request_class)
-        .Charge(sequence.record.surface, sequence.token_count() - sequence.planned);
+    sequence.share->Charge(sequence.token_count() - sequence.planned);
   }
   SetComputing(sequence, true);
 }
@@ -200,8 +202,8 @@ bool Batcher::AllocateUpTo(Sequence& sequence, uint32_t position_count, Groups g
 bool Batcher::Grow(Sequence& sequence, uint32_t position_count) {
   while (!AllocateUpTo(sequence, position_count, Groups::kAll)) {
     if (AnyLeaving()) return false;  // their blocks come back when their plans commit
-    Sequence* victim = CheapestRunning(/*unprotected_only=*/true);
-    const bool self_is_cheapest = CheapestRunning(/*unprotected_only=*/false) == &sequence;
+    Sequence* victim = CheapestRunning(sequence.record.request_class);
+    const bool self_is_cheapest = CheapestRunning(std::nullopt) == &sequence;
     if (victim == nullptr) return false;
     if (victim == &sequence) {
       // With a protected one that is cheaper it is better to stand still than to lose the work.

@@ -9,8 +9,6 @@
 namespace muselet {
 namespace {
 
-constexpr std::array<RequestClass, 3> kClasses = {RequestClass::kRealtime,
-                                                  RequestClass::kInteractive, RequestClass::kBatch};
 constexpr int64_t kTokenOfWaitingUs = 1000;  // this long in line counts as a token less to go
 
 uint32_t CeilDiv(uint32_t value, uint32_t divisor) {
@@ -29,25 +27,50 @@ std::pair<int64_t, uint64_t> PrefillKey(const Sequence& sequence, int64_t now_us
 
 StepPlan Batcher::Plan(int64_t now_us) {
   ExpireDeadlines(now_us);
+  bool work_conserving = false;
   while (true) {
     Draft draft = NewDraft();
-    PlanDecodes(draft);
-    PlanPrefill(draft, now_us);
-    if (!draft.plan.empty()) {
+    if (FillDraft(draft, now_us, work_conserving)) {
       draft.plan.number = draft.record.number = next_plan_++;
       draft.plan.predicted_us = static_cast<int64_t>(PredictUs(draft.record));
       const bool mixed = draft.record.decodes.rows > 0 && draft.record.prefill.rows > 0;
       mixed_in_a_row_ = mixed ? mixed_in_a_row_ + 1 : 0;
+      SettleBatchFloor(draft);
       ++counters_.plans;
       outstanding_.push_back(std::move(draft.record));
       return std::move(draft.plan);
     }
     Recycle(std::move(draft.plan));
     KeepSpare(std::move(draft.record));
-    if (!outstanding_.empty() || running_count_ == 0) return {};
+    if (!outstanding_.empty()) return {};
+    // Nobody of a higher class can go on now: batch work need not wait for them.
+    if (!std::exchange(work_conserving, true) && draft.batch_on_floor) continue;
+    if (running_count_ == 0) return {};
     // All that run wait for blocks that only they hold: one has to go, protected or not.
-    Pause(*CheapestRunning(/*unprotected_only=*/false));
+    Pause(*CheapestRunning(std::nullopt));
   }
+}
+
+// False: there is nothing to compute now.
+bool Batcher::FillDraft(Draft& draft, int64_t now_us, bool work_conserving) {
+  const uint32_t batch = live_by_class_[static_cast<size_t>(RequestClass::kBatch)];
+  draft.batch_on_floor = !work_conserving && batch > 0 && live_.size() > batch;
+  draft.batch_may_run = !draft.batch_on_floor || batch_credit_us_ > 0;
+  PlanDecodes(draft);
+  PlanPrefill(draft, now_us);
+  return !draft.plan.empty();
+}
+
+bool Batcher::LeftOutForFloor(const Draft& draft, const Sequence& sequence) const {
+  return draft.batch_on_floor && sequence.record.request_class == RequestClass::kBatch &&
+         batch_credit_us_ <= 0;
+}
+
+// What it was given is already taken off.
+void Batcher::SettleBatchFloor(const Draft& draft) {
+  if (!draft.batch_on_floor) return;
+  const double most_us = kBatchFloor * static_cast<double>(options_.step_max_us);
+  batch_credit_us_ = std::min(batch_credit_us_ + kBatchFloor * PredictUs(draft.record), most_us);
 }
 
 Batcher::Draft Batcher::NewDraft() {
@@ -95,8 +118,8 @@ bool Batcher::MayTakeRows(const Sequence& sequence) const {
   return sequence.plans_out < 2 && sequence.planned < sequence.known_count();
 }
 
-// Fills running_ by class, then age; with `rotate`, within a class (of groups: whatever the class)
-// those first that waited longest for a row.
+// Fills running_ by class, then age; with `rotate`, within a class those first whose surface was
+// served least, then (of groups: whatever class and surface) those that waited longest for a row.
 void Batcher::ListRunning(bool rotate) {
   running_.clear();
   for (Sequence* sequence : slots_) {
@@ -104,7 +127,9 @@ void Batcher::ListRunning(bool rotate) {
   }
   const auto key = [this, rotate](const Sequence* sequence) {
     const uint64_t turn = rotate ? sequence->last_plan : 0;
-    return std::tuple(grouped() ? turn : 0, sequence->record.request_class, turn, sequence->serial);
+    const double served = rotate && !grouped() ? sequence->share->served : 0;
+    return std::tuple(grouped() ? turn : 0, sequence->record.request_class, served, turn,
+                      sequence->serial);
   };
   std::sort(running_.begin(), running_.end(),
             [&key](const Sequence* a, const Sequence* b) { return key(a) < key(b); });
@@ -117,12 +142,13 @@ uint32_t Batcher::PlansToCome() const {
 }
 
 // Of the decodes in running_, how many the next plan takes.
-uint32_t Batcher::DecodeRowsMax() const {
+uint32_t Batcher::DecodeRowsMax(const Draft& draft) const {
   if (!grouped()) return options_.step_tokens_max;
   uint32_t decoding = 0;
   uint32_t free = 0;
   for (const Sequence* sequence : running_) {
     if (sequence->state != SequenceState::kRunning || sequence->prefilling()) continue;
+    if (LeftOutForFloor(draft, *sequence)) continue;
     ++decoding;
     if (MayTakeRows(*sequence)) ++free;
   }
@@ -133,17 +159,20 @@ uint32_t Batcher::DecodeRowsMax() const {
 void Batcher::PlanDecodes(Draft& draft) {
   bool left_out = false;
   ListRunning(grouped() || decodes_left_out_);
-  const uint32_t rows_max = DecodeRowsMax();
+  const uint32_t rows_max = DecodeRowsMax(draft);
   for (Sequence* sequence : running_) {
     if (!MayTakeRows(*sequence) || sequence->prefilling()) continue;
     const StepLoad load = draft.record.decodes + SliceLoad(sequence->planned, 1);
     const bool fits = draft.plan.row_count() < rows_max &&
                       decode_time_.PredictUs(load) <= static_cast<double>(options_.step_max_us);
-    if (!fits && !draft.plan.empty()) {
+    if ((!fits && !draft.plan.empty()) || LeftOutForFloor(draft, *sequence)) {
       left_out = true;
       continue;
     }
     if (!Grow(*sequence, sequence->planned + 1)) continue;
+    if (draft.batch_on_floor && sequence->record.request_class == RequestClass::kBatch) {
+      batch_credit_us_ -= decode_time_.PredictUs(load) - DecodesUs(draft.record);
+    }
     AddSlice(draft, *sequence, 1);
     draft.beside_decodes = true;
   }
@@ -259,9 +288,20 @@ void Batcher::PlanPrefill(Draft& draft, int64_t now_us) {
   }
   if (draft.beside_decodes) draft.prefill_limit_us = PrefillLimitUs(DecodesBesideUs(draft));
   bool blocked = false;  // a more important sequence waits for room: nobody may take it instead
-  for (const RequestClass request_class : kClasses) {
-    PlanPrefillOf(draft, request_class, now_us, blocked);
-  }
+  PlanPrefillOf(draft, RequestClass::kRealtime, now_us, blocked);
+  PlanPrefillOf(draft, RequestClass::kInteractive, now_us, blocked);
+  PlanBatchPrefill(draft, now_us, blocked);
+}
+
+void Batcher::PlanBatchPrefill(Draft& draft, int64_t now_us, bool& blocked) {
+  if (!draft.batch_on_floor) return PlanPrefillOf(draft, RequestClass::kBatch, now_us, blocked);
+  if (batch_credit_us_ <= 0) return;
+  const double before_us = PredictUs(draft.record);
+  const uint32_t rows_before = draft.prefill_rows;
+  draft.batch_limit_us = before_us + std::max(batch_credit_us_, kBatchFloorInOnePlan * before_us);
+  PlanPrefillOf(draft, RequestClass::kBatch, now_us, blocked);
+  draft.batch_limit_us = 0;
+  if (draft.prefill_rows > rows_before) batch_credit_us_ -= PredictUs(draft.record) - before_us;
 }
 
 void Batcher::PlanPrefillOf(Draft& draft, RequestClass request_class, int64_t now_us,
@@ -310,11 +350,9 @@ Sequence* Batcher::NextToStart(RequestClass request_class, int64_t now_us, bool&
 }
 
 Sequence* Batcher::NextWaiting(RequestClass request_class, int64_t now_us) const {
-  const FairShare& share = shares_[static_cast<size_t>(request_class)];
-  const auto key = [&](const Sequence& sequence) {
+  const auto key = [now_us](const Sequence& sequence) {
     const bool never_ran = sequence.pauses == 0 && !sequence.starts_again;
-    return std::tuple(never_ran, share.Served(sequence.record.surface),
-                      PrefillKey(sequence, now_us));
+    return std::tuple(never_ran, sequence.share->served, PrefillKey(sequence, now_us));
   };
   Sequence* best = nullptr;
   for (const auto& [serial, sequence] : waiting_) {
@@ -339,13 +377,20 @@ bool Batcher::PlanChunk(Draft& draft, Sequence& sequence) {
   if (!(behind ? AllocateUpTo(sequence, end, Groups::kAll) : Grow(sequence, end))) return false;
   AddSlice(draft, sequence, rows);
   draft.prefill_rows += rows;
+  if (draft.batch_limit_us > 0) draft.batch_rows += rows;
   return true;
 }
 
 // How many rows of the sequence, at most `row_max`, the step still takes.
 uint32_t Batcher::RowsLeft(const Draft& draft, const Sequence& sequence, uint32_t row_max) const {
-  row_max = std::min({row_max, options_.step_tokens_max - draft.plan.row_count(),
-                      draft.prefill_rows_max - draft.prefill_rows});
+  // Of the rows, too, higher classes leave batch work its part when it is its turn.
+  const bool for_batch = draft.batch_limit_us > 0 || !draft.batch_on_floor;
+  const uint32_t reserved = for_batch || !draft.batch_may_run
+                                ? 0
+                                : static_cast<uint32_t>(kBatchFloor * draft.prefill_rows_max) + 1;
+  const auto less = [](uint32_t a, uint32_t b) { return a - std::min(a, b); };
+  row_max = std::min({row_max, less(options_.step_tokens_max, draft.plan.row_count() + reserved),
+                      less(draft.prefill_rows_max, draft.prefill_rows + reserved)});
   const auto within = [&](int64_t limit_us, uint32_t rows) {
     return PrefillTime(draft.record)
         .RowsWithin(static_cast<double>(limit_us) - DecodesUs(draft.record), draft.record.prefill,
@@ -353,7 +398,11 @@ uint32_t Batcher::RowsLeft(const Draft& draft, const Sequence& sequence, uint32_
   };
   const int64_t guess_factor = prefill_measured_ ? 1 : kGuessFactor;
   uint32_t rows = within(options_.step_max_us / guess_factor, row_max);
-  if (draft.beside_decodes) {
+  if (draft.batch_limit_us > 0) {
+    const uint32_t assured = draft.batch_rows == 0 ? 1 : 0;
+    const auto limit_us = static_cast<int64_t>(draft.batch_limit_us);
+    rows = std::min(rows, std::max(within(limit_us, row_max), assured));
+  } else if (draft.beside_decodes) {
     const uint32_t assured = draft.prefill_rows == 0 ? 1 : 0;
     rows = std::min(rows, std::max(within(draft.prefill_limit_us, row_max), assured));
   }

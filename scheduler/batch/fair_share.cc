@@ -7,7 +7,8 @@
 
 namespace muselet {
 
-void FairShare::Enter(const std::string& surface) {
+FairShare::Account* FairShare::Enter(const std::string& surface, double weight) {
+  CHECK(weight > 0, "a surface's weight is positive");
   std::optional<double> least;
   for (const auto& [name, account] : accounts_) {
     if (account.sequences == 0) continue;
@@ -16,6 +17,8 @@ void FairShare::Enter(const std::string& surface) {
   floor_ = std::max(floor_, least.value_or(floor_));
   Account& account = accounts_[surface];
   if (account.sequences++ == 0) account.served = std::max(account.served, floor_);
+  if (!account.weighted) account.weight = weight;
+  return &account;
 }
 
 void FairShare::Leave(const std::string& surface) {
@@ -33,8 +36,7 @@ void FairShare::Leave(const std::string& surface) {
 
 void FairShare::Charge(const std::string& surface, uint64_t tokens) {
   const auto found = accounts_.find(surface);
-  if (found == accounts_.end()) return;
-  found->second.served += static_cast<double>(tokens) / found->second.weight;
+  if (found != accounts_.end()) found->second.Charge(tokens);
 }
 
 double FairShare::Served(const std::string& surface) const {

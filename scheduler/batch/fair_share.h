@@ -13,8 +13,18 @@ namespace muselet {
 
 class FairShare {
  public:
-  // A sequence of the surface arrived, or left for good.
-  void Enter(const std::string& surface);
+  // What a surface was served so far; there is one for as long as it has sequences.
+  struct Account {
+    double served = 0;
+    double weight = 1;
+    bool weighted = false;  // by SetWeight: the account outlives its sequences
+    uint32_t sequences = 0;
+    void Charge(uint64_t tokens) { served += static_cast<double>(tokens) / weight; }
+  };
+
+  // A sequence of the surface arrived, or left for good. Its weight is from now on the surface's,
+  // unless SetWeight was called. The account stays where it is until the sequence left.
+  Account* Enter(const std::string& surface, double weight = 1);
   void Leave(const std::string& surface);
   void Charge(const std::string& surface, uint64_t tokens);
   double Served(const std::string& surface) const;
@@ -22,12 +32,6 @@ class FairShare {
   void SetWeight(const std::string& surface, double weight);
 
  private:
-  struct Account {
-    double served = 0;
-    double weight = 1;
-    bool weighted = false;  // its weight was set: the account outlives its sequences
-    uint32_t sequences = 0;
-  };
   std::map<std::string, Account, std::less<>> accounts_;
   double floor_ = 0;  // the last known least counter
 };

@@ -20,6 +20,7 @@
 
 #include "base/block_hash.h"
 #include "base/messages.h"
+#include "scheduler/batch/fair_share.h"
 #include "scheduler/batch/step_plan.h"
 
 namespace muselet {
@@ -52,6 +53,7 @@ struct Sequence {
   std::vector<BlockHash> hashes;
   uint32_t blocks_registered = 0;
 
+  FairShare::Account* share = nullptr;  // its surface's, among those of its class
   // Tokens computed for its surface (Batcher::served), and up to where they were counted.
   uint64_t* served = nullptr;
   uint32_t served_until = 0;
@@ -61,6 +63,11 @@ struct Sequence {
   uint64_t paused_in_draft = 0;  // the last time
   uint32_t protected_until = 0;  // tokens.size() below which it may not be paused again
   bool ended = false;            // nothing more is said about it (kLeaving only)
+
+  // What was sampled, if logprobs were asked for, from index record.generated.size() at admission
+  // on: for who takes the sequence over (Batcher::Admit).
+  std::vector<SampledToken> sampled;
+  uint32_t sampled_from = 0;
 
   // Said with the first tokens.
   uint32_t cached_prompt_tokens = 0;

@@ -122,9 +122,15 @@ void AddEngine(std::vector<Option>& rows) {
   AddOption(
       rows, group,
       {"engine.peer_timeout", ValueKind::kDuration,
-       "Silence after which a scheduler or a gateway counts as gone, its sequences cancelled",
-       100e3, 3600e6},
+       "Silence after which a scheduler or a gateway counts as gone", 100e3, 3600e6},
       [](auto& c) -> auto& { return c.engine.peer_timeout_us; });
+  AddOption(
+      rows, group,
+      {"engine.orphan_timeout", ValueKind::kDuration,
+       "How long requests of a gateway that is gone go on, for another one to take them over; 0s = "
+       "they are cancelled at once",
+       0, 3600e6},
+      [](auto& c) -> auto& { return c.engine.orphan_timeout_us; });
 }
 
 void AddRanks(std::vector<Option>& rows) {

@@ -44,8 +44,11 @@ struct EngineOptions {
   RankOptions ranks;
   uint32_t context_tokens = 0;  // 0 = what the checkpoint says
   int64_t report_interval_us = 100'000;
-  // A gateway this silent is gone: its sequences are cancelled. A scheduler this silent is lost.
+  // A gateway or scheduler this silent is lost.
   int64_t peer_timeout_us = 3'000'000;
+  // What a lost gateway leaves behind goes on for so long, for another one to take it over; 0 = it
+  // is cancelled at once.
+  int64_t orphan_timeout_us = 10'000'000;
 };
 
 }  // namespace muselet

@@ -50,6 +50,7 @@ NodeAdmissionOptions AdmissionOptions(const ReplicaServerOptions& options, uint6
   result.replica = options.replica;
   result.epoch = epoch;
   result.peer_timeout_us = options.engine.peer_timeout_us;
+  result.orphan_timeout_us = options.engine.orphan_timeout_us;
   result.sequences_max =
       size_t{options.engine.batch.sequences_max} + options.engine.batch.waiting_max;
   return result;
@@ -128,6 +129,7 @@ Status ReplicaServer::Core::Start(std::unique_ptr<StepEngine> engine, WireContex
                                                   Deliver(admission_.OnMessage(
                                                       peer, std::move(envelope), loop_.NowUs()));
                                                 }));
+  server_->OnDisconnect([this] { Deliver(admission_.OnDisconnect()); });
   info_.endpoint = server_->endpoint();
   const LocalPeer peer = ReplicaPeer(options_);
   Hello hello;
@@ -161,8 +163,12 @@ void ReplicaServer::Core::Deliver(NodeAdmissionOutput output) {
       if (status.ok()) continue;
       LogWarn("could not answer a gateway",
               {{"message", MessageName(message)}, {"reason", status.message()}});
-      NodeAdmissionOutput ended = admission_.OnSendFailed(message);
-      std::move(ended.commands.begin(), ended.commands.end(), std::back_inserter(next.commands));
+      NodeAdmissionOutput failed = admission_.OnSendFailed(message);
+      if (status.code() == StatusCode::kUnavailable) {
+        NodeAdmissionOutput lost = admission_.OnUnreachable(connection, loop_.NowUs());
+        std::move(lost.commands.begin(), lost.commands.end(), std::back_inserter(failed.commands));
+      }
+      std::move(failed.commands.begin(), failed.commands.end(), std::back_inserter(next.commands));
     }
     if (next.commands.empty()) break;
     output = std::move(next);

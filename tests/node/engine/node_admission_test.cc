@@ -139,7 +139,7 @@ TEST_F(NodeAdmissionTest, CancelOfAnOldAttemptLeavesTheNewOne) {
   EXPECT_EQ(admission_.sequence_count(), 1U);
 }
 
-TEST_F(NodeAdmissionTest, ASilentGatewaysSequencesAreCancelled) {
+TEST_F(NodeAdmissionTest, ASilentGatewaysSequencesAreOrphansForAWhile) {
   Say("g1", Hello{});
   Say("g0", MakeSubmit(1));
   Say("g1", MakeSubmit(2));
@@ -150,10 +150,21 @@ TEST_F(NodeAdmissionTest, ASilentGatewaysSequencesAreCancelled) {
   Say("g1", Heartbeat{});
   admission_.OnTick(now_us_);
   now_us_ += 200'000;
-  const auto output = admission_.OnTick(now_us_);
-  ASSERT_EQ(output.commands.size(), 1U);
-  EXPECT_EQ(std::get<Cancel>(output.commands[0]).sequence, Id(1));
+  EXPECT_TRUE(admission_.OnTick(now_us_).commands.empty());
   EXPECT_EQ(admission_.gateway_count(), 1U);
+  EXPECT_EQ(admission_.orphan_count(), 1U);
+  EXPECT_EQ(admission_.ActiveSequences().size(), 2U);
+  std::vector<StepCommand> commands;
+  const int64_t lost_us = now_us_;
+  while (commands.empty() && now_us_ < lost_us + 20'000'000) {
+    now_us_ += 400'000;
+    Say("g1", Heartbeat{});
+    commands = admission_.OnTick(now_us_).commands;
+  }
+  ASSERT_EQ(commands.size(), 1U);
+  EXPECT_EQ(std::get<Cancel>(commands[0]).sequence, Id(1));
+  EXPECT_NEAR(static_cast<double>(now_us_ - lost_us), 10e6, 0.5e6);
+  EXPECT_EQ(admission_.orphan_count(), 0U);
   // Back again, it must learn that it was forgotten.
   EXPECT_TRUE(std::holds_alternative<Unknown>(Say("g0", Heartbeat{}).messages.at(0).second));
 }
@@ -174,21 +185,121 @@ TEST_F(NodeAdmissionTest, FarewellGoesToEveryGateway) {
     EXPECT_TRUE(std::holds_alternative<Goodbye>(message)) << connection;
 }
 
-TEST_F(NodeAdmissionTest, ARestartedGatewayLeavesNothingBehind) {
+TEST_F(NodeAdmissionTest, WithoutATimeForOrphansWhatALostGatewayHadIsCancelledAtOnce) {
+  NodeAdmission admission({"n0", "r0", kEpoch, 1'000'000, 4, 0});
+  admission.OnMessage("c", {"g0", 1, 0, Hello{}}, 1);
+  admission.OnMessage("c", {"g0", 1, 0, MakeSubmit(1)}, 1);
+  EXPECT_EQ(admission.OnMessage("c", {"g0", 2, 0, Hello{}}, 1).commands.size(), 1U);
+  EXPECT_EQ(admission.sequence_count(), 0U);
+}
+
+TEST_F(NodeAdmissionTest, AGatewayThatLeavesOnPurposeLeavesNothingBehind) {
   Say("g0", MakeSubmit(1));
-  EXPECT_EQ(Say("g0", Hello{}, 2).commands.size(), 1U);
+  EXPECT_EQ(Say("g0", Goodbye{}).commands.size(), 1U);
   EXPECT_EQ(admission_.sequence_count(), 0U);
+}
+
+TEST_F(NodeAdmissionTest, ARestartedGatewayAdoptsWhatItLeftBehind) {
+  Say("g0", MakeSubmit(1));
+  EXPECT_TRUE(Say("g0", Hello{}, 2).commands.empty());
+  EXPECT_EQ(admission_.orphan_count(), 1U);
+  // What the old one says is not listened to.
+  EXPECT_TRUE(Say("g0", Cancel{Id(1), 0}, 1).commands.empty());
+  const auto adopted = Say("g0", MakeSubmit(1), 2);
+  ASSERT_EQ(adopted.commands.size(), 1U);
+  EXPECT_EQ(admission_.orphan_count(), 0U);
   EXPECT_TRUE(std::holds_alternative<Unknown>(Say("g0", Heartbeat{}, 1).messages.at(0).second));
 }
 
-TEST_F(NodeAdmissionTest, TokensThatCouldNotBeSentEndTheirSequences) {
+TEST_F(NodeAdmissionTest, AnOrphanIsAdoptedAndOldUpdatesDoNotReachItsNewOwner) {
+  Say("g1", Hello{});
+  Say("g0", MakeSubmit(1));
+  admission_.OnUnreachable("to-g0", now_us_);
+  EXPECT_EQ(admission_.orphan_count(), 1U);
+  // Nobody hears what it gives meanwhile.
+  EXPECT_TRUE(admission_.OnUpdates({Update(1)}, now_us_).messages.empty());
+  const auto adopted = Say("g1", MakeSubmit(1));
+  ASSERT_EQ(adopted.commands.size(), 1U);
+  const auto& passed_on = std::get<Submit>(adopted.commands[0]);
+  EXPECT_GT(passed_on.attempt, 0U);  // for the batcher it is a newer attempt
+  // Under way from before the adoption.
+  EXPECT_TRUE(admission_.OnUpdates({Update(1)}, now_us_).messages.empty());
+  const auto output =
+      admission_.OnUpdates({Update(1, FinishReason::kStop, passed_on.attempt)}, now_us_);
+  ASSERT_EQ(output.messages.size(), 1U);
+  EXPECT_EQ(output.messages[0].first, "to-g1");
+  EXPECT_EQ(std::get<Tokens>(output.messages[0].second).updates[0].attempt, 0U);
+  EXPECT_EQ(admission_.sequence_count(), 0U);
+}
+
+TEST_F(NodeAdmissionTest, AGatewayThatComesBackDoesNotGetWhatAnotherHasAdopted) {
+  Say("g1", Hello{});
+  Say("g0", MakeSubmit(1));
+  admission_.OnUnreachable("to-g0", now_us_);
+  Say("g1", MakeSubmit(1));
+  Say("g0", Hello{});
+  const auto output = Say("g0", MakeSubmit(1, 1));
+  EXPECT_TRUE(output.commands.empty());
+  EXPECT_EQ(Refusal(output).error_code, StatusCode::kUnavailable);
+  EXPECT_EQ(Refusal(output).attempt, 1U);
+  EXPECT_TRUE(Say("g0", Cancel{Id(1), 5}).commands.empty());
+  EXPECT_EQ(Say("g1", Cancel{Id(1), 0}).commands.size(), 1U);
+}
+
+TEST_F(NodeAdmissionTest, WhatAGatewayComputesIsNotGivenToAnother) {
+  Say("g1", Hello{});
+  Say("g0", MakeSubmit(1));
+  EXPECT_EQ(Refusal(Say("g1", MakeSubmit(1, 3))).error_code, StatusCode::kUnavailable);
+  EXPECT_EQ(admission_.OnUpdates({Update(1)}, now_us_).messages.at(0).first, "to-g0");
+}
+
+TEST_F(NodeAdmissionTest, WhatEndedForOneGatewayStartsForAnother) {
+  Say("g1", Hello{});
+  Say("g0", MakeSubmit(1));
+  admission_.OnUpdates({Update(1, FinishReason::kStop)}, now_us_);
+  const auto output = Say("g1", MakeSubmit(1));
+  ASSERT_EQ(output.commands.size(), 1U);
+  EXPECT_GT(std::get<Submit>(output.commands[0]).attempt, 0U);
+}
+
+TEST_F(NodeAdmissionTest, AnAttemptThatEndedIsAnswered) {
+  Say("g0", MakeSubmit(1));
+  admission_.OnUpdates({Update(1, FinishReason::kStop)}, now_us_);
+  EXPECT_EQ(Refusal(Say("g0", MakeSubmit(1))).error_code, StatusCode::kUnavailable);
+}
+
+TEST_F(NodeAdmissionTest, ADrainingReplicaStillLetsOrphansBeAdopted) {
+  Say("g1", Hello{});
+  Say("g0", MakeSubmit(1));
+  admission_.OnUnreachable("to-g0", now_us_);
+  admission_.StartDraining();
+  EXPECT_EQ(Say("g1", MakeSubmit(1)).commands.size(), 1U);
+  EXPECT_EQ(Refusal(Say("g1", MakeSubmit(2))).error_code, StatusCode::kUnavailable);
+}
+
+TEST_F(NodeAdmissionTest, ABrokenConnectionIsFoundByAskingAll) {
+  Say("g1", Hello{});
+  const auto output = admission_.OnDisconnect();
+  ASSERT_EQ(output.messages.size(), 2U);
+  EXPECT_TRUE(std::holds_alternative<Welcome>(output.messages[0].second));
+}
+
+TEST_F(NodeAdmissionTest, TokensThatCouldNotBeSentLeaveAnOrphanAndTheGatewayIsTold) {
   Say("g0", MakeSubmit(1));
   Say("g0", MakeSubmit(2));
   const auto output = admission_.OnUpdates({Update(1)}, now_us_);
-  const auto ended = admission_.OnSendFailed(output.messages.at(0).second);
-  ASSERT_EQ(ended.commands.size(), 1U);
-  EXPECT_EQ(std::get<Cancel>(ended.commands[0]).sequence, Id(1));
-  EXPECT_EQ(admission_.ActiveSequences(), std::vector<SequenceId>{Id(2)});
+  EXPECT_TRUE(admission_.OnSendFailed(output.messages.at(0).second).commands.empty());
+  EXPECT_EQ(admission_.orphan_count(), 1U);
+  EXPECT_TRUE(admission_.OnUpdates({Update(1)}, now_us_).messages.empty());
+  const TokenUpdate told = Refusal(admission_.OnTick(now_us_));
+  EXPECT_EQ(told.sequence, Id(1));
+  EXPECT_EQ(told.error_code, StatusCode::kUnavailable);
+  EXPECT_TRUE(admission_.OnTick(now_us_).messages.empty());
+  EXPECT_EQ(Say("g0", MakeSubmit(1, 1)).commands.size(), 1U);
+  // An end that could not be sent is told as well.
+  const auto end = admission_.OnUpdates({Update(2, FinishReason::kStop)}, now_us_);
+  admission_.OnSendFailed(end.messages.at(0).second);
+  EXPECT_EQ(Refusal(admission_.OnTick(now_us_)).sequence, Id(2));
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ class ReplicaServerTest : public ::testing::Test {
     options.schedulers = {"inproc://scheduler"};
     options.engine.report_interval_us = 5'000;
     options.engine.peer_timeout_us = peer_timeout_us_;
+    options.engine.orphan_timeout_us = orphan_timeout_us_;
     options.silence_max_us = silence_max_us_;
     options.local = {"n0", 1};
     model_ = std::make_shared<ToyModel>();
@@ -132,6 +133,7 @@ class ReplicaServerTest : public ::testing::Test {
   NodeMetrics metrics_{registry_, "n0", "r0", "toy"};
   int64_t peer_timeout_us_ = 60'000'000;
   int64_t silence_max_us_ = 750'000;
+  int64_t orphan_timeout_us_ = 10'000'000;
   std::shared_ptr<ToyModel> model_;
   bool over_ranks_ = false;
   testing::PipelineEngine* engine_ = nullptr;  // with over_ranks_, while the server is there
@@ -293,6 +295,7 @@ TEST_F(ReplicaServerTest, ABadRequestAndAWrongEpochAreAnsweredAndHarmNobody) {
 
 TEST_F(ReplicaServerTest, ASilentGatewaysSequencesAreFreed) {
   peer_timeout_us_ = 30'000;
+  orphan_timeout_us_ = 50'000;
   StartReplica();
   Await([&] { return welcomes_ > 0; });
   CloseGate();
@@ -306,6 +309,29 @@ TEST_F(ReplicaServerTest, ASilentGatewaysSequencesAreFreed) {
   // It comes back and learns that it was forgotten.
   ASSERT_TRUE(gateway_->Send(Heartbeat{}).ok());
   Await([&] { return unknowns_ > 0; });
+}
+
+TEST_F(ReplicaServerTest, AnotherGatewayTakesOverWhatALostOneHad) {
+  StartReplica();
+  Await([&] { return welcomes_ > 0; });
+  Submit submit = MakeSubmit(1, 200);
+  submit.sampling.temperature = 0.8F;
+  ASSERT_TRUE(gateway_->Send(submit).ok());
+  Await([&] { return answers_[1].size() >= 5; });
+  // A process that starts again under the same name: the node learns at once that the old one is
+  // gone.
+  const std::vector<TokenId> first = std::exchange(answers_[1], {});
+  gateway_ =
+      *MessageClient::Connect(loop_, context_, {"g0", 6}, server_->info().endpoint,
+                              [this](Envelope envelope) { OnReplicaMessage(std::move(envelope)); });
+  ASSERT_TRUE(gateway_->Send(Hello{}).ok());
+  Await([&] { return welcomes_ > 1; });
+  answers_[1].clear();
+  ASSERT_TRUE(gateway_->Send(submit).ok());
+  Await([&] { return finished_.size() == 1; });
+  EXPECT_EQ(finished_[1].finish, FinishReason::kLength);
+  EXPECT_EQ(answers_[1].size(), 200U);
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), answers_[1].begin()));
 }
 
 TEST_F(ReplicaServerTest, DrainFinishesWhatRunsAndTakesNothingNew) {

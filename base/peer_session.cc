@@ -14,9 +14,16 @@ void ClientSession::Lose(std::string reason, Step& step, bool on_purpose) {
 
 ClientSession::Step ClientSession::OnEnvelope(const Envelope& envelope, int64_t now_us) {
   Step step;
-  if (envelope.instance == replaced_instance_ && replaced_instance_ != 0) return step;
+  if (envelope.instance == replaced_instance_ && replaced_instance_ != 0) {
+    // Which of two processes is the later one is only guessed: what replaced this one may have been
+    // a late word of its predecessor. If nobody else answers, it is the one that lives.
+    const bool alone = state_ == State::kAway && now_us - replaced_us_ > timing_.timeout_us / 2;
+    if (!alone || !std::holds_alternative<Welcome>(envelope.body)) return step;
+    replaced_instance_ = 0;
+  }
   if (instance_ != 0 && envelope.instance != instance_) {
     replaced_instance_ = std::exchange(instance_, 0);
+    replaced_us_ = now_us;
     hello_pending_ = true;
     Lose("it restarted", step);
   }

@@ -83,6 +83,7 @@ class ClientSession {
   std::string peer_name_;
   uint64_t instance_ = 0;           // of the last process that said Welcome; 0 before
   uint64_t replaced_instance_ = 0;  // its late messages are ignored
+  int64_t replaced_us_ = 0;
   int64_t last_heard_us_ = 0;
   int64_t last_tick_us_ = 0;
   std::optional<int64_t> next_send_us_;  // Hello or Heartbeat; none: at once

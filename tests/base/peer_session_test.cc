@@ -87,6 +87,17 @@ TEST(ClientSessionTest, NewInstanceIsANewPeerAndTheOldOnesLateMessagesAreIgnored
       << "a Hello that went to the old one may be answered by the new one";
 }
 
+TEST(ClientSessionTest, ALateWordOfTheProcessBeforeDoesNotShutOutThePresentOneForGood) {
+  ClientSession session(HelloOf("g"), kTiming);
+  session.OnTick(1000);
+  session.OnEnvelope(From(8, Welcome{"s0"}), 1010);
+  EXPECT_EQ(Told(session.OnEnvelope(From(7, Heartbeat{}), 1020)), "lost: it restarted;");
+  EXPECT_EQ(Told(session.OnEnvelope(From(8, Welcome{"s0"}), 1030)), "") << "it may be the late one";
+  session.OnTick(1550);
+  EXPECT_EQ(Told(session.OnEnvelope(From(8, Welcome{"s0"}), 1560)), "joined;");
+  EXPECT_TRUE(session.OnEnvelope(From(8, Ticket{}), 1570).known);
+}
+
 TEST(ClientSessionTest, OnlyTheJoinedProcessIsListenedTo) {
   ClientSession session(HelloOf("g"), kTiming);
   session.OnTick(1000);

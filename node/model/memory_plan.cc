@@ -211,11 +211,11 @@ uint64_t KernelBytes(const ModelConfig& config, const RankShard& shard, uint32_t
   return step_tokens * row + cpu::kPartialBytesMax;
 }
 
-RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
-                    uint32_t rank, const MemoryOptions& options) {
+RankFootprint MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
+                       uint32_t rank, const MemoryOptions& options) {
   const RankShard& shard = plan.ranks[rank];
   const KvTokenBytes token = KvBytesPerToken(config, shard, options.kv);
-  RankMemory memory;
+  RankFootprint memory;
   memory.weights = WeightBytes(config, format, plan, rank);
   if (shard.first_stage && !plan.whole()) {
     const DTypeTraits traits = Traits(format("embedding"));
@@ -229,7 +229,7 @@ RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const
   return memory;
 }
 
-uint64_t KvCacheBytes(const RankMemory& rank, uint64_t sequences) {
+uint64_t KvCacheBytes(const RankFootprint& rank, uint64_t sequences) {
   uint64_t blocks = 0;  // of every group, but for those that use fewer
   for (const KvGroupMemory& group : rank.kv_groups)
     blocks = std::max(blocks, sequences * group.sequence_blocks);
@@ -241,9 +241,9 @@ uint64_t KvCacheBytes(const RankMemory& rank, uint64_t sequences) {
   return bytes;
 }
 
-uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes) {
+uint64_t SequencesThatFit(const std::vector<RankFootprint>& ranks, uint64_t device_bytes) {
   const auto fit = [&](uint64_t sequences) {
-    return std::all_of(ranks.begin(), ranks.end(), [&](const RankMemory& rank) {
+    return std::all_of(ranks.begin(), ranks.end(), [&](const RankFootprint& rank) {
       const uint64_t taken = rank.weights + rank.workspace;
       return device_bytes > taken && KvCacheBytes(rank, sequences) <= device_bytes - taken;
     });
@@ -272,7 +272,7 @@ std::optional<ShardSpec> SmallestThatFits(const ModelConfig& config, const Weigh
       const ShardSpec spec = {tensor, ranks / tensor, {}};
       const auto plan = MakeShardPlan(config, format, spec);
       if (!plan.ok()) continue;
-      std::vector<RankMemory> memory;
+      std::vector<RankFootprint> memory;
       for (uint32_t rank = 0; rank < ranks; ++rank)
         memory.push_back(MemoryOf(config, format, *plan, rank, options));
       const uint64_t sequences = SequencesThatFit(memory, device_bytes);

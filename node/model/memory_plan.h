@@ -59,7 +59,7 @@ struct KvGroupMemory {
 };
 
 // In bytes.
-struct RankMemory {
+struct RankFootprint {
   uint64_t weights = 0;
   uint64_t mapped = 0;  // embeddings that are looked up in the file; not device memory
   uint64_t workspace = 0;
@@ -67,14 +67,14 @@ struct RankMemory {
   uint64_t kv_sequence = 0;  // that a sequence of context_tokens keeps
   std::vector<KvGroupMemory> kv_groups;
 };
-RankMemory MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
-                    uint32_t rank, const MemoryOptions& options);
+RankFootprint MemoryOf(const ModelConfig& config, const WeightFormat& format, const ShardPlan& plan,
+                       uint32_t rank, const MemoryOptions& options);
 
 // kv.bytes that a rank needs for `sequences` sequences of context_tokens: what KvGroups shares out.
-uint64_t KvCacheBytes(const RankMemory& rank, uint64_t sequences);
+uint64_t KvCacheBytes(const RankFootprint& rank, uint64_t sequences);
 
 // How many sequences fit if every rank has a device of `device_bytes`.
-uint64_t SequencesThatFit(const std::vector<RankMemory>& ranks, uint64_t device_bytes);
+uint64_t SequencesThatFit(const std::vector<RankFootprint>& ranks, uint64_t device_bytes);
 
 // The layout of the fewest ranks on which one sequence fits; of equal ones that with the most
 // sequences. Nothing if none of at most 1024 ranks does.

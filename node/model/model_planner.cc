@@ -16,7 +16,7 @@ struct PlannedModel {
   ModelOutline outline;
   ShardPlan plan;
   MemoryOptions memory;
-  std::vector<RankMemory> ranks;
+  std::vector<RankFootprint> ranks;
   std::optional<uint64_t> sequences;  // that fit, if devices are given
   std::optional<ShardSpec> smallest;  // layout that fits, if this one does not
 };
@@ -88,7 +88,7 @@ Held HeldBy(const RankShard& shard) {
 constexpr std::string_view kRow =
     "{:<5} {:<6} {:<8} {:<8} {:<8} {:<12} {:<14} {:>11} {:>11} {:>11} {:>11}\n";
 
-std::string Row(const RankShard& shard, const RankMemory& memory) {
+std::string Row(const RankShard& shard, const RankFootprint& memory) {
   const Held held = HeldBy(shard);
   return fmt::format(fmt::runtime(kRow), shard.rank, shard.stage,
                      Range(shard.layer_begin, shard.layer_end),
@@ -122,9 +122,9 @@ Result<std::string> PlanText(const PlanRequest& request) {
   text +=
       fmt::format(fmt::runtime(kRow), "rank", "stage", "layers", "queries", "KV heads",
                   "FFN columns", "vocabulary", "weights", "KV a token", "a sequence", "workspace");
-  RankMemory sum;
+  RankFootprint sum;
   for (const RankShard& shard : plan.ranks) {
-    const RankMemory& memory = planned.ranks[shard.rank];
+    const RankFootprint& memory = planned.ranks[shard.rank];
     text += Row(shard, memory);
     sum.weights += memory.weights;
     sum.kv_token += memory.kv_token;
@@ -145,7 +145,7 @@ Result<std::string> PlanJson(const PlanRequest& request) {
   ASSIGN_OR_RETURN(const PlannedModel planned, Plan(request));
   Json ranks = Json::array();
   for (const RankShard& shard : planned.plan.ranks) {
-    const RankMemory& memory = planned.ranks[shard.rank];
+    const RankFootprint& memory = planned.ranks[shard.rank];
     const Held held = HeldBy(shard);
     ranks.push_back({{"rank", shard.rank},
                      {"stage", shard.stage},

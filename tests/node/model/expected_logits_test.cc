@@ -95,5 +95,26 @@ INSTANTIATE_TEST_SUITE_P(Files, GgufLogitsTest,
                                            "llama-k256.Q6_K", "llama-k256.Q4_0",
                                            "llama-k256.Q4_K_M", "llama-k256.Q5_K_M"));
 
+// Each architecture as llama.cpp lays it out; tests/golden/make_gguf_models.py made the files.
+class GgufArchitectureTest : public ExpectedLogitsTest {};
+
+TEST_P(GgufArchitectureTest, AnswersAreThoseOfTheReference) {
+  const Json expected = ReadExpected(testing::GoldenPath("gguf/answers.json"));
+  const std::string path = testing::GoldenPath("gguf/" + GetParam() + ".gguf");
+  for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
+    ExpectAnswers(*Open(path, isa), expected["files"][GetParam() + ".gguf"], GetParam());
+}
+INSTANTIATE_TEST_SUITE_P(Files, GgufArchitectureTest,
+                         ::testing::Values("mistral-swa.F32", "mixtral-moe.F32", "qwen2-bias.BF16",
+                                           "qwen3-qknorm.F32", "qwen3-moe.BF16", "phi3-fused.F32",
+                                           "gemma3-text.F32"));
+
+// One checkpoint in three files; its answers are those of the same weights in one.
+TEST(ShardedFilesTest, AnswersAreThoseOfTheReference) {
+  const Json expected = ReadExpected(testing::GoldenPath("gguf/answers.json"));
+  const auto model = Open(testing::GoldenPath("sharded/qwen2-bias"), IsaLevel::kAuto);
+  ExpectAnswers(*model, expected["files"]["qwen2-bias.BF16.gguf"], "sharded qwen2-bias");
+}
+
 }  // namespace
 }  // namespace muselet

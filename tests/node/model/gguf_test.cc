@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <boost/crc.hpp>
 #include <cmath>
 
 #include "base/device/dequantize.h"
@@ -81,6 +82,26 @@ TEST_F(GgufTest, DequantisesTensorsAsTheReferenceDoes) {
 TEST_F(GgufTest, DequantisesEverySupportedTypeAsTheReferenceDoes) {
   SKIP_WITHOUT_SHARED(last, "gguf/llama-k256.Q6_K.gguf");
   ExpectFiles(last.substr(0, last.rfind('/')));
+}
+
+// Whole tensors, bit for bit.
+TEST_F(GgufTest, DequantisesToTheBitsOfTheReference) {
+  SKIP_WITHOUT_SHARED(last, "gguf/llama-k256.Q6_K.gguf");
+  const auto sums = ParseJson(testing::ReadBytes(testing::GoldenPath("gguf/dequantised.json")));
+  ASSERT_TRUE(sums.ok()) << sums.status().message();
+  for (const auto& [name, tensors] : (*sums)["crc32"].items()) {
+    const auto file = GgufFile::Open(last.substr(0, last.rfind('/') + 1) + name);
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    ASSERT_EQ(file->tensors().size(), tensors.size()) << name;
+    for (const GgufTensor& tensor : file->tensors()) {
+      const TensorView& view = tensor.view;
+      std::vector<float> values(view.count());
+      ASSERT_TRUE(DequantizeRow(view.dtype, view.data, view.count(), values.data()).ok());
+      boost::crc_32_type sum;
+      sum.process_bytes(values.data(), values.size() * sizeof(float));
+      EXPECT_EQ(sum.checksum(), tensors[tensor.name].get<uint32_t>()) << name << " " << tensor.name;
+    }
+  }
 }
 
 TEST_F(GgufTest, ReadsMetadataOfEveryType) {

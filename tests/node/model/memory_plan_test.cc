@@ -80,7 +80,7 @@ TEST(MemoryPlanTest, SequencesThatFitAreThoseThatTheCacheHolds) {
     for (const ShardSpec& spec : {ShardSpec(), ShardSpec{1, 3, {}}}) {
       const ShardPlan plan = MakeShardPlan(config, format, spec).value();
       const MemoryOptions options = {DType::kF32, 4000, 64, 3};
-      std::vector<RankMemory> memory;
+      std::vector<RankFootprint> memory;
       for (uint32_t rank = 0; rank < plan.rank_count(); ++rank) {
         memory.push_back(MemoryOf(config, format, plan, rank, options));
         memory.back().weights = memory.back().workspace = 0;
@@ -149,7 +149,7 @@ TEST(MemoryPlanTest, FindsTheSmallestLayoutThatFits) {
     ASSERT_TRUE(spec.has_value()) << name;
     EXPECT_EQ(spec->tensor * spec->pipeline, ranks) << name;
     const ShardPlan plan = MakeShardPlan(outline.config, outline.format, *spec).value();
-    std::vector<RankMemory> memory;
+    std::vector<RankFootprint> memory;
     for (uint32_t rank = 0; rank < plan.rank_count(); ++rank) {
       memory.push_back(MemoryOf(outline.config, outline.format, plan, rank, options));
       EXPECT_LE(memory.back().weights + memory.back().workspace + memory.back().kv_sequence,

@@ -23,6 +23,8 @@ struct RandomModelShape {
   uint32_t window_tokens = 0;
   bool tied = true;
   bool biases = false;
+  uint32_t experts = 0;
+  uint32_t experts_active = 0;
   RopeLayout rope = RopeLayout::kHalves;
 };
 
@@ -67,6 +69,8 @@ class RandomCheckpoint final : public Checkpoint {
   void Remove(const std::string& name) { tensors_.erase(name); }
 
  private:
+  using Matrices = std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>>;
+
   void AddVector(const std::string& name, uint64_t size) {
     RandomTensor tensor(DType::kF32, 1, size, ++seed_);
     tensor.view.rank = 1;
@@ -83,6 +87,8 @@ class RandomCheckpoint final : public Checkpoint {
     spec.head_dim = shape.head_dim;
     spec.ffn_dim = shape.ffn;
     spec.window_tokens = shape.window_tokens;
+    spec.experts = shape.experts;
+    spec.experts_active = shape.experts_active;
     spec.attention_bias = spec.output_bias = spec.mlp_bias = shape.biases;
     spec.rope.rotary_dim = shape.head_dim;
     spec.rope.layout = shape.rope;
@@ -91,11 +97,20 @@ class RandomCheckpoint final : public Checkpoint {
     const uint64_t kv = uint64_t{shape.kv_heads} * shape.head_dim;
     AddVector(prefix + "attention_norm", shape.hidden);
     AddVector(prefix + "ffn_norm", shape.hidden);
-    const std::pair<const char*, std::pair<uint64_t, uint64_t>> matrices[] = {
-        {"q", {query, shape.hidden}},        {"k", {kv, shape.hidden}},
-        {"v", {kv, shape.hidden}},           {"o", {shape.hidden, query}},
-        {"gate", {shape.ffn, shape.hidden}}, {"up", {shape.ffn, shape.hidden}},
-        {"down", {shape.hidden, shape.ffn}}};
+    Add(shape, prefix,
+        {{"q", {query, shape.hidden}},
+         {"k", {kv, shape.hidden}},
+         {"v", {kv, shape.hidden}},
+         {"o", {shape.hidden, query}}});
+    const Matrices feed_forward = {{"gate", {shape.ffn, shape.hidden}},
+                                   {"up", {shape.ffn, shape.hidden}},
+                                   {"down", {shape.hidden, shape.ffn}}};
+    if (shape.experts == 0) return Add(shape, prefix, feed_forward);
+    AddMatrix(prefix + "router", DType::kF32, shape.experts, shape.hidden);
+    for (uint32_t e = 0; e < shape.experts; ++e)
+      Add(shape, prefix + "experts." + std::to_string(e) + ".", feed_forward);
+  }
+  void Add(const RandomModelShape& shape, const std::string& prefix, const Matrices& matrices) {
     for (const auto& [name, size] : matrices) {
       AddMatrix(prefix + name, shape.dtype, size.first, size.second);
       if (shape.biases) AddVector(prefix + name + "_bias", size.first);

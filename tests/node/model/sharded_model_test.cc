@@ -151,6 +151,17 @@ INSTANTIATE_TEST_SUITE_P(Models, ShardedFixtureTest,
                                            "gemma3-text", "muse-glimmer-text", "mixtral-moe",
                                            "qwen3-moe"));
 
+// The same architectures out of GGUF, where experts and fused projections share a tensor.
+TEST(ShardedModelTest, GgufArchitecturesGiveTheWholesBits) {
+  for (const std::string name : {"mistral-swa.F32", "mixtral-moe.F32", "qwen2-bias.BF16",
+                                 "qwen3-moe.BF16", "phi3-fused.F32", "gemma3-text.F32"}) {
+    auto opened = Checkpoint::Open(testing::GoldenPath("gguf/" + name + ".gguf"));
+    ASSERT_TRUE(opened.ok()) << opened.status().message();
+    ExpectWholesBits(std::move(opened).value(), Options(ActivationFormat::kFloat32),
+                     {{1, 2}, {2, 1}, {2, 2}}, 3, 30);
+  }
+}
+
 // Every format, uneven groups (5 key/value heads over 2, 3 and 4 ranks), biases, windows.
 TEST(ShardedModelTest, EveryFormatGivesTheWholesBits) {
   for (const DType dtype : testing::kMatrixDTypes) {
@@ -162,6 +173,21 @@ TEST(ShardedModelTest, EveryFormatGivesTheWholesBits) {
       shape.window_tokens = dtype == DType::kQ4_0 ? 9 : 0;
       ExpectWholesBits(std::make_shared<RandomCheckpoint>(shape), Options(activations),
                        {{2, 1}, {3, 1}, {4, 2}, {5, 1}, {1, 3}}, 3, 20);
+    }
+  }
+}
+
+// Runs of experts that do not divide evenly over 3 ranks, in every format.
+TEST(ShardedModelTest, ExpertsGiveTheWholesBits) {
+  for (const DType dtype : testing::kMatrixDTypes) {
+    for (const auto activations : {ActivationFormat::kInt8, ActivationFormat::kFloat32}) {
+      RandomModelShape shape = {.dtype = dtype, .layers = 2, .query_heads = 6, .kv_heads = 6};
+      shape.head_dim = Traits(dtype).block_values > 32 ? 256 : 32;
+      shape.ffn = 256;
+      shape.experts = 14;
+      shape.experts_active = 3;
+      ExpectWholesBits(std::make_shared<RandomCheckpoint>(shape), Options(activations),
+                       {{2, 1}, {3, 2}, {6, 1}}, 3, 20);
     }
   }
 }

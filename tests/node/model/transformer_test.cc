@@ -121,6 +121,24 @@ TEST(TransformerTest, ThirtyTwoSequencesTogetherEqualEachAlone) {
   }
 }
 
+TEST(TransformerTest, ExpertsGiveTheSameBitsForAnyRowsLevelAndThreads) {
+  const std::vector<TokenId> text = Text(40, 3);
+  for (const auto& [dtype, activations] : Modes()) {
+    RandomModelShape shape = {.dtype = dtype, .layers = 1, .ffn = 256};
+    shape.experts = 9;
+    shape.experts_active = 2;
+    const auto scalar = Make(shape, Options(activations, 1, IsaLevel::kScalar));
+    const std::vector<float> expected = ModelRunner(*scalar).Score(text, 40);
+    const auto model = Make(shape, Options(activations, 3));
+    for (const uint32_t chunk : {1U, 40U})
+      EXPECT_TRUE(SameBits(expected, ModelRunner(*model).Score(text, chunk)))
+          << model->info().numerics_id << ", chunks of " << chunk;
+    if (dtype == DType::kQ4_1 || dtype == DType::kBF16) {
+      EXPECT_TRUE(BatchEqualsAlone(*model)) << model->info().numerics_id;
+    }
+  }
+}
+
 TEST(TransformerTest, LevelsAndThreadsGiveTheSameBits) {
   const std::vector<TokenId> text = Text(40, 3);
   for (const auto& [dtype, activations] : Modes()) {

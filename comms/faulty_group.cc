@@ -27,6 +27,7 @@ class FaultyGroup final : public RankGroup {
   uint32_t rank() const override { return group_->rank(); }
   uint32_t size() const override { return group_->size(); }
   std::string_view transport() const override { return group_->transport(); }
+  RankMemory memory() const override { return group_->memory(); }
 
   RankTicket AllReduce(std::span<float> values) override {
     return Call(RankOperation::kAllReduce, rank(), values.size_bytes(), [&](bool corrupt) {

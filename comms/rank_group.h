@@ -11,6 +11,9 @@
 // Sums are the same bits on every maker: values[0 .. n) of all members are added elementwise by the
 // pairwise tree of base/device/ops.h over the member numbers.
 //
+// What operations are given lies in the process's memory, or in that of the group's device:
+// memory() says which. Nothing is copied between the two.
+//
 // One thread calls the operations and Wait; Abort and progress may be called from any.
 #pragma once
 
@@ -31,6 +34,8 @@ using RankTicket = uint64_t;
 
 enum class RankOperation : uint8_t { kAllReduce, kAllGather, kBroadcast, kSend, kRecv };
 std::string_view RankOperationName(RankOperation operation);
+
+enum class RankMemory : uint8_t { kHost, kDevice };
 
 struct RankProgress {
   RankTicket enqueued = 0;
@@ -55,6 +60,8 @@ class RankGroup {
   virtual uint32_t rank() const = 0;  // the own number, [0, size())
   virtual uint32_t size() const = 0;
   virtual std::string_view transport() const = 0;  // "shm", "gloo", "nccl"
+  // Where the memory lies that operations take.
+  virtual RankMemory memory() const { return RankMemory::kHost; }
 
   // values of every member become the sum over the members.
   virtual RankTicket AllReduce(std::span<float> values) = 0;
@@ -69,7 +76,8 @@ class RankGroup {
 
   // Until the operation and all before it are complete. kDeadlineExceeded: not by `deadline_us` of
   // the monotonic clock (base/clock); kUnavailable: a member is gone, or the reason given to Abort;
-  // kDataLoss: the members did not call the same operation. The group is of no use after a fault.
+  // kDataLoss: the members did not call the same operation, as far as the maker can tell that from
+  // a member that is late. The group is of no use after a fault.
   virtual Status Wait(RankTicket ticket, int64_t deadline_us) = 0;
 
   // Makes every Wait here return kUnavailable with `reason`, now and later, and lets the other

@@ -49,6 +49,12 @@ if $sanitizers; then
   unit_tests tsan 3600
 else
   unit_tests release 900
+  if [[ ! -f build/release/bin/libmuselet_cuda.so ]]; then
+    why="no nvcc: the CUDA plugin with NCCL was not compiled, nor tested"
+    echo "SKIPPED  $why"
+    echo "<testsuite><testcase classname=\"cuda\" name=\"plugin\"><skipped message=\"$why\"/></testcase></testsuite>" \
+      >"$results/release/cuda_plugin.xml"
+  fi
   if [[ -z "$filter" ]]; then
     echo "== End-to-end tests"
     reports+=(pytest.xml)

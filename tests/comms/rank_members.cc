@@ -12,17 +12,6 @@
 
 namespace muselet::testing {
 
-const std::vector<RankMaker>& RankMakers() {
-  static const std::vector<RankMaker> makers = {
-      {"shm", MakeSharedMemoryGroup},
-      {"gloo",
-       [](const RankGroupSpec& spec, RankRendezvous& rendezvous) {
-         return MakeGlooGroup(spec, "127.0.0.1", rendezvous);
-       }},
-  };
-  return makers;
-}
-
 int64_t SecondsFromNow(double seconds) {
   return Clock::Real().NowUs() + static_cast<int64_t>(seconds * 1e6);
 }

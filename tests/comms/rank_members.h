@@ -16,9 +16,12 @@ namespace muselet::testing {
 struct RankMaker {
   std::string name;
   std::function<Result<std::unique_ptr<RankGroup>>(const RankGroupSpec&, RankRendezvous&)> make;
+  // Why so many members cannot be had here; "" if they can. Null: they always can.
+  std::function<std::string(uint32_t size)> why_not = nullptr;
+  bool keeps_sends = true;  // until their receiver asks; else a Send waits for it
 };
 
-// Shared memory, and Gloo over 127.0.0.1.
+// Those that the test program is about. comms_test: shared memory, and Gloo over 127.0.0.1.
 const std::vector<RankMaker>& RankMakers();
 
 // The monotonic time in so many seconds.

@@ -42,7 +42,7 @@ struct OpenRequest {
   std::string replica;  // holds the ticket; empty: waiting
   std::string failed;   // held the attempt before, which its gateway gave up; empty: none
   uint64_t epoch = 0;
-  int64_t seen_us = 0;  // placed, asked for again, or reported by its replica
+  int64_t seen_us = 0;  // placed, or reported by its replica
   uint64_t placed_tokens = 0;
   bool served_unreported = false;
 

@@ -30,7 +30,6 @@ void Router::OnPlace(const std::string& gateway, const Place& place) {
     if (place.attempt > open->place.attempt) return OnLaterAttempt(gateway, place, *open);
     if (place.attempt < open->place.attempt) return;
     open->gateway = gateway;
-    open->seen_us = now_us_;
     if (open->placed()) SendTicket(*open);
     return;
   }
@@ -273,8 +272,14 @@ void Router::ExpireLeases() {
   for (const auto& [request, open] : requests_.open())
     if (open.placed() && now_us_ - open.seen_us > options_.ticket_lease_us) over.push_back(request);
   for (const RequestId& request : over) {
-    FreeTicket(*requests_.Find(request));
-    requests_.Drop(request, now_us_);
+    OpenRequest& open = *requests_.Find(request);
+    // A gateway that still waits for tokens of this attempt waits for nothing.
+    const Lost lost{request, open.place.attempt,
+                    "replica " + open.replica + " does not hold the request", false};
+    Send(open.gateway, lost);
+    FreeTicket(open);
+    requests_.Close(request, lost, now_us_);
+    ++counts_.losses;
   }
 }
 

@@ -1,11 +1,10 @@
-#include "scheduler/route/router.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
 #include <string>
 #include <vector>
+
+#include "tests/scheduler/route/router_fixture.h"
 
 namespace muselet {
 namespace {
@@ -15,128 +14,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 
-constexpr int64_t kMs = 1000;
-constexpr int64_t kSecond = 1'000'000;
-
-std::string Describe(const Outgoing& outgoing) {
-  std::ostringstream text;
-  text << outgoing.peer << " <- " << MessageName(outgoing.message);
-  const auto id = [](const RequestId& request, uint32_t attempt) {
-    return " " + std::to_string(request.low) + "." + std::to_string(attempt);
-  };
-  if (const auto* ticket = std::get_if<Ticket>(&outgoing.message)) {
-    text << id(ticket->request, ticket->attempt) << " " << ticket->replica << "@" << ticket->epoch;
-  } else if (const auto* refused = std::get_if<Refused>(&outgoing.message)) {
-    text << id(refused->request, refused->attempt) << " " << StatusCodeName(refused->code);
-  } else if (const auto* lost = std::get_if<Lost>(&outgoing.message)) {
-    text << id(lost->request, lost->attempt);
-  } else if (const auto* table = std::get_if<ModelTable>(&outgoing.message)) {
-    for (const ModelState& model : table->models)
-      text << " " << model.model << "=" << model.replicas_ready;
-  }
-  return text.str();
-}
-
-// A transcript: what is said to the router, and what it says then, as text.
-class RouterTest : public ::testing::Test {
- protected:
-  std::vector<std::string> Say(const std::string& peer, Message message, uint64_t instance = 1) {
-    return Texts(router_.OnMessage(peer, {peer, instance, 0, std::move(message)}, now_us_));
-  }
-
-  // Time passes in steps while everybody who lives gives signs of life.
-  std::vector<std::string> Pass(int64_t time_us, const std::vector<std::string>& nodes = {"n0"},
-                                const std::vector<std::string>& gateways = {"g"}) {
-    std::vector<std::string> said;
-    for (const int64_t end = now_us_ + time_us; now_us_ < end;) {
-      now_us_ = std::min(end, now_us_ + 50 * kMs);
-      for (const std::string& gateway : gateways) Append(said, Say(gateway, Heartbeat{}));
-      for (const std::string& node : nodes) Append(said, Say(node, ReportOf(node)));
-      Append(said, Texts(router_.OnTick(now_us_)));
-    }
-    return said;
-  }
-
-  static void Append(std::vector<std::string>& to, const std::vector<std::string>& from) {
-    to.insert(to.end(), from.begin(), from.end());
-  }
-
-  // Heartbeats and tables are another test's affair.
-  std::vector<std::string> Texts(const std::vector<Outgoing>& messages) {
-    std::vector<std::string> texts;
-    for (const Outgoing& outgoing : messages) {
-      last_.push_back(outgoing);
-      const bool noise = std::holds_alternative<Heartbeat>(outgoing.message) ||
-                         std::holds_alternative<ModelTable>(outgoing.message);
-      if (!noise || show_noise_) texts.push_back(Describe(outgoing));
-    }
-    return texts;
-  }
-
-  static Hello GatewayHello(const std::string& name) {
-    Hello hello;
-    hello.name = name;
-    return hello;
-  }
-  // Node n0 leads replica n0-r of model m, with 4 sequences at once: 5 tickets.
-  static Hello NodeHello(const std::string& name, uint64_t epoch = 1,
-                         const std::string& model = "m") {
-    ReplicaInfo replica;
-    replica.replica = name + "-r";
-    replica.model = model;
-    replica.endpoint = "tcp://" + name;
-    replica.epoch = epoch;
-    replica.context_tokens = 1000;
-    replica.sequences_max = 4;
-    Hello hello;
-    hello.role = Role::kNode;
-    hello.name = name;
-    hello.replicas = {replica};
-    return hello;
-  }
-  Report ReportOf(const std::string& node, uint64_t epoch = 1) {
-    Report report;
-    report.replica = node + "-r";
-    report.epoch = epoch;
-    report.sequence = ++report_sequence_;
-    report.active = active_[node];
-    return report;
-  }
-  static Place PlaceOf(uint64_t id, uint32_t attempt = 0) {
-    Place place;
-    place.request = {0, id};
-    place.attempt = attempt;
-    place.model = "m";
-    place.prompt_tokens = 10;
-    place.max_tokens = 10;
-    return place;
-  }
-  static Release ReleaseOf(uint64_t id, uint32_t attempt = 0) {
-    return {.request = {0, id}, .attempt = attempt};
-  }
-
-  void Join(const std::string& node = "n0") {
-    Say("g", GatewayHello("g"));
-    Say(node, NodeHello(node));
-    Say(node, ReportOf(node));
-  }
-
-  RouteOptions options_{.waiting_max = 10};
-  Router router_{"s0", {"m", "other"}, options_};
-  int64_t now_us_ = 1000 * kSecond;
-  uint64_t report_sequence_ = 0;
-  bool show_noise_ = false;
-  std::map<std::string, std::vector<SequenceId>> active_;
-  std::vector<Outgoing> last_;
-};
-
 TEST_F(RouterTest, WelcomesAndTellsGatewaysTheModels) {
   show_noise_ = true;
   EXPECT_THAT(Say("g", GatewayHello("g")),
               ElementsAre("g <- model_table m=0 other=0", "g <- welcome"));
   EXPECT_THAT(Say("n0", NodeHello("n0")), ElementsAre("n0 <- welcome"));
   EXPECT_THAT(Say("n0", ReportOf("n0")), ElementsAre("g <- model_table m=1 other=0"));
-  EXPECT_EQ(router_.ReplicasReady("m"), 1U);
+  EXPECT_EQ(router_->ReplicasReady("m"), 1U);
 }
 
 TEST_F(RouterTest, StrangersAreToldSo) {
@@ -149,7 +33,7 @@ TEST_F(RouterTest, GivesATicketAtOnceWhenAReplicaIsFree) {
   Join();
   EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- ticket 1.0 n0-r@1"));
   EXPECT_EQ(std::get<Ticket>(last_.back().message).endpoint, "tcp://n0");
-  EXPECT_EQ(router_.counts().placed, 1U);
+  EXPECT_EQ(router_->counts().placed, 1U);
 }
 
 TEST_F(RouterTest, AnnouncedButSilentReplicaIsNotReady) {
@@ -163,8 +47,8 @@ TEST_F(RouterTest, CopyOfAPlaceGetsTheSameTicketAndNoSecondCredit) {
   Join();
   Say("g", PlaceOf(1));
   EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- ticket 1.0 n0-r@1"));
-  EXPECT_EQ(router_.replicas().all().at("n0-r").ticket_sequences, 1U);
-  EXPECT_EQ(router_.counts().tickets, 1U);
+  EXPECT_EQ(router_->replicas().all().at("n0-r").ticket_sequences, 1U);
+  EXPECT_EQ(router_->counts().tickets, 1U);
 }
 
 TEST_F(RouterTest, CreditsBoundWhatAReplicaHoldsAndReleaseFreesThem) {
@@ -286,7 +170,7 @@ TEST_F(RouterTest, ModelWithoutAReplicaIsWaitedForUntilThePlaceTimeout) {
   Say("g", PlaceOf(1));
   EXPECT_THAT(Pass(options_.place_timeout_us - 100 * kMs, {}), IsEmpty());
   EXPECT_THAT(Pass(200 * kMs, {}), ElementsAre("g <- refused 1.0 unavailable"));
-  EXPECT_EQ(router_.counts().waiting, 0U);
+  EXPECT_EQ(router_->counts().waiting, 0U);
 }
 
 TEST_F(RouterTest, BusyReplicaIsWaitedForWithoutAPlaceTimeout) {
@@ -294,7 +178,7 @@ TEST_F(RouterTest, BusyReplicaIsWaitedForWithoutAPlaceTimeout) {
   for (uint64_t id = 1; id <= 6; ++id) Say("g", PlaceOf(id));
   for (uint64_t id = 1; id <= 5; ++id) active_["n0"].push_back({{0, id}, 0});
   EXPECT_THAT(Pass(2 * options_.place_timeout_us), IsEmpty());
-  EXPECT_EQ(router_.counts().waiting, 1U);
+  EXPECT_EQ(router_->counts().waiting, 1U);
 }
 
 TEST_F(RouterTest, DeadlineEndsTheWait) {
@@ -316,6 +200,16 @@ TEST_F(RouterTest, CopyOfARefusedPlaceGetsTheSameAnswer) {
   EXPECT_THAT(Say("g", place), ElementsAre("g <- refused 1.0 deadline_exceeded"));
 }
 
+TEST_F(RouterTest, TicketThatNoReportKnowsIsLostAlsoIfItsGatewayAsksAgain) {
+  Join();
+  EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- ticket 1.0 n0-r@1"));
+  EXPECT_THAT(Pass(options_.ticket_lease_us / 2), IsEmpty());
+  EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- ticket 1.0 n0-r@1"));
+  EXPECT_THAT(Pass(options_.ticket_lease_us / 2 + 100 * kMs), ElementsAre("g <- lost 1.0"));
+  EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- lost 1.0"));
+  EXPECT_THAT(Say("g", PlaceOf(1, 1)), ElementsAre("g <- ticket 1.1 n0-r@1"));
+}
+
 TEST_F(RouterTest, ReleaseOfAWaitingRequestTakesItOutOfTheLine) {
   Say("g", GatewayHello("g"));
   Say("g", PlaceOf(1));
@@ -335,9 +229,9 @@ TEST_F(RouterTest, NodeThatSaysGoodbyeLosesItsTickets) {
   Join();
   Say("g", PlaceOf(1));
   EXPECT_THAT(Say("n0", Goodbye{"stop"}), ElementsAre("g <- lost 1.0"));
-  EXPECT_EQ(router_.counts().losses, 1U);
-  EXPECT_EQ(router_.counts().nodes, 0U);
-  EXPECT_EQ(router_.counts().peers_left, 1U);
+  EXPECT_EQ(router_->counts().losses, 1U);
+  EXPECT_EQ(router_->counts().nodes, 0U);
+  EXPECT_EQ(router_->counts().peers_left, 1U);
 }
 
 TEST_F(RouterTest, NodeThatFallsSilentLosesItsTicketsAndTheNextAttemptGoesElsewhere) {
@@ -359,12 +253,12 @@ TEST_F(RouterTest, NodeThatLivesButDoesNotReportIsHungAndLosesItsTickets) {
     now_us_ += 50 * kMs;
     Say("g", Heartbeat{});
     Say("n0", Heartbeat{});
-    Append(said, Texts(router_.OnTick(now_us_)));
+    Append(said, Texts(router_->OnTick(now_us_)));
   }
   EXPECT_THAT(said, ElementsAre("g <- lost 1.0"));
-  EXPECT_EQ(router_.ReplicasReady("m"), 0U);
+  EXPECT_EQ(router_->ReplicasReady("m"), 0U);
   Say("n0", ReportOf("n0"));
-  EXPECT_EQ(router_.ReplicasReady("m"), 1U);
+  EXPECT_EQ(router_->ReplicasReady("m"), 1U);
 }
 
 TEST_F(RouterTest, NewInstanceOfANodeLosesTheOldOnesTickets) {
@@ -394,7 +288,7 @@ TEST_F(RouterTest, OldReportsAreIgnored) {
   newer.draining = true;
   Say("n0", newer);
   Say("n0", late);
-  EXPECT_EQ(router_.ReplicasReady("m"), 0U);
+  EXPECT_EQ(router_->ReplicasReady("m"), 0U);
 }
 
 TEST_F(RouterTest, DrainingReplicaKeepsItsTicketsAndGetsNoMore) {
@@ -404,7 +298,7 @@ TEST_F(RouterTest, DrainingReplicaKeepsItsTicketsAndGetsNoMore) {
   report.draining = true;
   EXPECT_THAT(Say("n0", report), IsEmpty());
   EXPECT_THAT(Say("g", PlaceOf(2)), IsEmpty());
-  EXPECT_EQ(router_.counts().placed, 1U);
+  EXPECT_EQ(router_->counts().placed, 1U);
 }
 
 TEST_F(RouterTest, GatewayThatGoesAwayFreesItsTicketsAndItsPlaceInTheLine) {
@@ -413,8 +307,8 @@ TEST_F(RouterTest, GatewayThatGoesAwayFreesItsTicketsAndItsPlaceInTheLine) {
   for (uint64_t id = 1; id <= 7; ++id) Say("h", PlaceOf(id));
   Say("g", PlaceOf(10));
   EXPECT_THAT(Say("h", Goodbye{"stop"}), ElementsAre("g <- ticket 10.0 n0-r@1"));
-  EXPECT_EQ(router_.counts().placed, 1U);
-  EXPECT_EQ(router_.counts().waiting, 0U);
+  EXPECT_EQ(router_->counts().placed, 1U);
+  EXPECT_EQ(router_->counts().waiting, 0U);
 }
 
 TEST_F(RouterTest, TicketThatNobodyUsesIsTakenBack) {
@@ -422,8 +316,9 @@ TEST_F(RouterTest, TicketThatNobodyUsesIsTakenBack) {
   for (uint64_t id = 1; id <= 6; ++id) Say("g", PlaceOf(id));
   active_["n0"] = {{{0, 1}, 0}};
   const auto said = Pass(options_.ticket_lease_us + 200 * kMs);
-  EXPECT_THAT(said, ElementsAre("g <- ticket 6.0 n0-r@1"));
-  EXPECT_EQ(router_.counts().placed, 2U) << "the one that runs, and the one that waited";
+  EXPECT_THAT(said, UnorderedElementsAre("g <- lost 2.0", "g <- lost 3.0", "g <- lost 4.0",
+                                         "g <- lost 5.0", "g <- ticket 6.0 n0-r@1"));
+  EXPECT_EQ(router_->counts().placed, 2U) << "the one that runs, and the one that waited";
 }
 
 TEST_F(RouterTest, RestartedSchedulerCountsWhatRunsAndAttachesItAgain) {
@@ -431,7 +326,7 @@ TEST_F(RouterTest, RestartedSchedulerCountsWhatRunsAndAttachesItAgain) {
   Join();
   EXPECT_THAT(Say("g", PlaceOf(9)), IsEmpty()) << "the replica is full";
   EXPECT_THAT(Say("g", PlaceOf(3, 2)), ElementsAre("g <- ticket 3.2 n0-r@1"));
-  EXPECT_EQ(router_.replicas().all().at("n0-r").foreign_sequences, 4U);
+  EXPECT_EQ(router_->replicas().all().at("n0-r").foreign_sequences, 4U);
   active_["n0"].pop_back();
   EXPECT_THAT(Say("n0", ReportOf("n0")), ElementsAre("g <- ticket 9.0 n0-r@1"));
 }
@@ -444,7 +339,7 @@ TEST_F(RouterTest, RunningRequestThatIsAskedForBeforeItsNodeReportsIsAttachedThe
   EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- ticket 1.0 n0-r@1"));
   active_["n1"] = {{{0, 1}, 0}};
   EXPECT_THAT(Say("n1", ReportOf("n1")), ElementsAre("g <- ticket 1.0 n1-r@1"));
-  EXPECT_EQ(router_.replicas().all().at("n0-r").ticket_sequences, 0U);
+  EXPECT_EQ(router_->replicas().all().at("n0-r").ticket_sequences, 0U);
 }
 
 TEST_F(RouterTest, NewAttemptIsNotDrawnBackToWhereTheOldOneStillRuns) {
@@ -464,14 +359,14 @@ TEST_F(RouterTest, OldAttemptIsIgnoredAfterANewOne) {
   Say("g", PlaceOf(1, 1));
   EXPECT_THAT(Say("g", PlaceOf(1, 0)), IsEmpty());
   EXPECT_THAT(Say("g", ReleaseOf(1, 0)), IsEmpty());
-  EXPECT_EQ(router_.counts().placed, 1U);
+  EXPECT_EQ(router_->counts().placed, 1U);
 }
 
 TEST_F(RouterTest, UnreachablePeerIsLost) {
   Join();
   Say("g", PlaceOf(1));
-  EXPECT_THAT(Texts(router_.OnUnreachable("n0", now_us_)), ElementsAre("g <- lost 1.0"));
-  EXPECT_EQ(router_.TakeEvents().back().kind, RouteEvent::Kind::kReplicaLost);
+  EXPECT_THAT(Texts(router_->OnUnreachable("n0", now_us_)), ElementsAre("g <- lost 1.0"));
+  EXPECT_EQ(router_->TakeEvents().back().kind, RouteEvent::Kind::kReplicaLost);
 }
 
 TEST_F(RouterTest, NodesThatClaimOneReplicaDoNotTakeItFromEachOther) {
@@ -490,10 +385,10 @@ TEST_F(RouterTest, EventsSayWhatHappened) {
   Say("n0", Goodbye{"stop"});
   using enum RouteEvent::Kind;
   std::vector<RouteEvent::Kind> kinds;
-  for (const RouteEvent& event : router_.TakeEvents()) kinds.push_back(event.kind);
+  for (const RouteEvent& event : router_->TakeEvents()) kinds.push_back(event.kind);
   EXPECT_THAT(kinds, UnorderedElementsAre(kGatewayJoined, kNodeJoined, kReplicaReady, kNodeLeft,
                                           kReplicaLeft));
-  EXPECT_THAT(router_.TakeQueueTimesUs(), ElementsAre(0));
+  EXPECT_THAT(router_->TakeQueueTimesUs(), ElementsAre(0));
 }
 
 }  // namespace

@@ -106,6 +106,47 @@ GatewayMetrics::PerModel NewPerModel(const Series& series) {
   };
 }
 
+GatewayMetrics::Recovery NewRecovery(const Series& series) {
+  const auto audits = [&](const char* result) {
+    return series.NewCounter("muselet_audits_total", "Answers computed again, by what came out.",
+                             {{"result", result}});
+  };
+  return {
+      .joins = series.NewCounter(
+          "muselet_requests_joined_total",
+          "Requests that were asked again and looked for what might still run of them."),
+      .poisoned = series.NewCounter("muselet_requests_poisoned_total",
+                                    "Requests given up because replicas failed by them."),
+      .budget_refusals = series.NewCounter("muselet_retry_budget_refusals_total",
+                                           "Attempts that the retry budget did not allow."),
+      .late_messages = series.NewCounter("muselet_late_messages_total",
+                                         "Messages of ended requests and old attempts, dropped."),
+      .mismatched_tokens =
+          series.NewCounter("muselet_mismatched_tokens_total",
+                            "Tokens that came a second time and were not the same."),
+      .audits = {audits("match"), audits("mismatch"), audits("skipped")},
+      .audit_mismatches =
+          series.NewCounter("muselet_audit_mismatches_total",
+                            "Audited answers that another replica did not confirm."),
+  };
+}
+
+SchedulerMetrics::PerSurface NewPerSurface(const Series& series, const std::string& surface) {
+  SchedulerMetrics::PerSurface per_surface;
+  for (const char* name : {"realtime", "interactive", "batch"}) {
+    per_surface.waiting.push_back(series.NewGauge("muselet_scheduler_surface_waiting",
+                                                  "Requests that wait, by surface and class.",
+                                                  {{"surface", surface}, {"class", name}}));
+  }
+  for (const char* name :
+       {"surface", "model", "too_long", "quota", "line", "overload", "deadline", "replica"}) {
+    per_surface.refusals.push_back(series.NewCounter("muselet_scheduler_surface_refusals_total",
+                                                     "Requests refused, by surface and reason.",
+                                                     {{"surface", surface}, {"reason", name}}));
+  }
+  return per_surface;
+}
+
 }  // namespace
 
 void Counter::Increment(double amount) const {
@@ -136,7 +177,8 @@ std::string MetricRegistry::Text() const {
 GatewayMetrics::GatewayMetrics(MetricRegistry& registry, const std::string& gateway,
                                const std::vector<std::string>& models)
     : http_connections_(Series(registry, {{"gateway", gateway}})
-                            .NewGauge("muselet_http_connections", "Open HTTP connections.")) {
+                            .NewGauge("muselet_http_connections", "Open HTTP connections.")),
+      recovery_(NewRecovery(Series(registry, {{"gateway", gateway}}))) {
   std::vector<std::string> labels = models;
   labels.emplace_back("unknown");
   for (const std::string& model : labels) {
@@ -162,11 +204,13 @@ Counter GatewayMetrics::http_responses(int status_code) const {
 }
 
 SchedulerMetrics::SchedulerMetrics(MetricRegistry& registry, const std::string& scheduler,
-                                   const std::vector<std::string>& models)
-    : SchedulerMetrics(Series(registry, {{"scheduler", scheduler}}), models) {}
+                                   const std::vector<std::string>& models,
+                                   const std::vector<std::string>& surfaces)
+    : SchedulerMetrics(Series(registry, {{"scheduler", scheduler}}), models, surfaces) {}
 
 template <typename S>
-SchedulerMetrics::SchedulerMetrics(const S& series, const std::vector<std::string>& models)
+SchedulerMetrics::SchedulerMetrics(const S& series, const std::vector<std::string>& models,
+                                   std::vector<std::string> surfaces)
     : waiting(series.NewGauge("muselet_scheduler_requests_waiting",
                               "Requests that wait for a place on a replica.")),
       placed(series.NewGauge("muselet_scheduler_requests_placed",
@@ -182,12 +226,35 @@ SchedulerMetrics::SchedulerMetrics(const S& series, const std::vector<std::strin
       peers_lost(series.NewCounter("muselet_scheduler_peers_lost_total",
                                    "Nodes and gateways that broke off or fell silent.")),
       queue_time(series.NewHistogram("muselet_scheduler_queue_seconds",
-                                     "From asking for a place to getting it.", kWaitSeconds)) {
+                                     "From asking for a place to getting it.", kWaitSeconds)),
+      prompt_tokens(series.NewCounter("muselet_scheduler_prompt_tokens_total",
+                                      "Prompt tokens of requests that got a place.")),
+      cached_prompt_tokens(
+          series.NewCounter("muselet_scheduler_cached_prompt_tokens_total",
+                            "Of them, those that the chosen replica was known to have cached.")),
+      prefix_blocks(series.NewGauge("muselet_scheduler_prefix_blocks",
+                                    "Cached blocks of replicas that the scheduler knows of.")),
+      prefix_bytes(
+          series.NewGauge("muselet_scheduler_prefix_index_bytes", "Memory of the prefix index.")),
+      cache_gaps(series.NewCounter("muselet_scheduler_cache_gaps_total",
+                                   "Snapshots of prefix caches asked for after a gap.")),
+      ejections(series.NewCounter("muselet_scheduler_ejections_total",
+                                  "Replicas ejected for being slow or failing.")),
+      nonsense_reports(series.NewCounter("muselet_scheduler_nonsense_reports_total",
+                                         "Reports that cannot be true, ignored.")) {
+  surfaces.emplace_back("unknown");
+  for (const std::string& surface : surfaces)
+    per_surface_.emplace(surface, NewPerSurface(series, surface));
   for (const std::string& model : models) {
     replicas_ready_.emplace(
         model, series.NewGauge("muselet_scheduler_replicas_ready",
                                "Replicas of a model that can take requests.", {{"model", model}}));
   }
+}
+
+const SchedulerMetrics::PerSurface& SchedulerMetrics::surface(std::string_view name) const {
+  const auto found = per_surface_.find(name);
+  return found != per_surface_.end() ? found->second : per_surface_.find("unknown")->second;
 }
 
 const Gauge* SchedulerMetrics::replicas_ready(std::string_view model) const {

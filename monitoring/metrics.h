@@ -107,16 +107,31 @@ class GatewayMetrics {
   // muselet_http_connections: open now.
   const Gauge& http_connections() const { return http_connections_; }
 
+  // Of all models.
+  struct Recovery {
+    Counter joins;                // muselet_requests_joined_total: asked for what might run already
+    Counter poisoned;             // muselet_requests_poisoned_total: replicas failed by them
+    Counter budget_refusals;      // muselet_retry_budget_refusals_total: attempts not begun
+    Counter late_messages;        // muselet_late_messages_total: of old attempts, dropped
+    Counter mismatched_tokens;    // muselet_mismatched_tokens_total: sent again with another id
+    std::vector<Counter> audits;  // muselet_audits_total{result}: match, mismatch, skipped
+    Counter audit_mismatches;     // muselet_audit_mismatches_total
+  };
+  const Recovery& recovery() const { return recovery_; }
+
  private:
   std::map<std::string, PerModel, std::less<>> per_model_;
   std::vector<Counter> http_responses_;  // by code / 100 - 1
   Gauge http_connections_;
+  Recovery recovery_;
 };
 
 class SchedulerMetrics {
  public:
+  // A surface that is not among `surfaces` counts under surface="unknown".
   SchedulerMetrics(MetricRegistry& registry, const std::string& scheduler,
-                   const std::vector<std::string>& models);
+                   const std::vector<std::string>& models,
+                   const std::vector<std::string>& surfaces = {"default"});
 
   Gauge waiting;         // muselet_scheduler_requests_waiting
   Gauge placed;          // muselet_scheduler_requests_placed: hold a ticket
@@ -128,14 +143,32 @@ class SchedulerMetrics {
   Counter peers_left;    // muselet_scheduler_peers_left_total: nodes and gateways, with a Goodbye
   Counter peers_lost;    // muselet_scheduler_peers_lost_total: without one
   Histogram queue_time;  // muselet_scheduler_queue_seconds
+  // muselet_scheduler_prompt_tokens_total, muselet_scheduler_cached_prompt_tokens_total: of what
+  // was placed, and of it what the chosen replica was known to have cached
+  Counter prompt_tokens;
+  Counter cached_prompt_tokens;
+  Gauge prefix_blocks;       // muselet_scheduler_prefix_blocks: indexed
+  Gauge prefix_bytes;        // muselet_scheduler_prefix_index_bytes
+  Counter cache_gaps;        // muselet_scheduler_cache_gaps_total: snapshots asked for
+  Counter ejections;         // muselet_scheduler_ejections_total
+  Counter nonsense_reports;  // muselet_scheduler_nonsense_reports_total
+  struct PerSurface {
+    std::vector<Gauge> waiting;  // by RequestClass: muselet_scheduler_surface_waiting{class}
+    // By RefusalReason (scheduler/route): muselet_scheduler_surface_refusals_total{reason}, with
+    // surface, model, too_long, quota, line, overload, deadline, replica.
+    std::vector<Counter> refusals;
+  };
+  const PerSurface& surface(std::string_view name) const;
   // muselet_scheduler_replicas_ready{model}; null for a model that the config does not have.
   const Gauge* replicas_ready(std::string_view model) const;
 
  private:
   template <typename S>
-  SchedulerMetrics(const S& series, const std::vector<std::string>& models);
+  SchedulerMetrics(const S& series, const std::vector<std::string>& models,
+                   std::vector<std::string> surfaces);
 
   std::map<std::string, Gauge, std::less<>> replicas_ready_;
+  std::map<std::string, PerSurface, std::less<>> per_surface_;
 };
 
 // labels: node, replica, model.

@@ -67,6 +67,8 @@ struct SecurityOptions {
   std::string key_file;             // the secret key of this process; empty = plain wires
   std::string known_keys_file;      // public keys of more members of the cluster
   std::string front_end_keys_file;  // public keys that gateways' rpc admits, beside the members'
+  // What the gateways of the cluster share (node/gateway/cluster_secret); empty = each its own.
+  std::string secret_file;
 };
 
 struct ClusterConfig {

@@ -21,6 +21,21 @@ void AddGateway(std::vector<Option>& rows) {
       {"gateway.peer_timeout", ValueKind::kDuration,
        "Silence after which a scheduler or node counts as lost", 100e3, 3600e6},
       [](auto& c) -> auto& { return c.gateway.peer_timeout_us; });
+  AddOption(
+      rows, group,
+      {"gateway.idempotency_keys_max", ValueKind::kInteger,
+       "Idempotency keys remembered, so that one that comes with another body is refused", 1, 1e8},
+      [](auto& c) -> auto& { return c.gateway.idempotency_keys_max; });
+  AddOption(
+      rows, group,
+      {"gateway.audit_fraction", ValueKind::kNumber,
+       "Part of the answers that is computed again on another replica and compared", 0, 1},
+      [](auto& c) -> auto& { return c.gateway.audit_fraction; });
+  AddOption(
+      rows, group,
+      {"gateway.audits_max", ValueKind::kInteger,
+       "Audits at once in one gateway; answers beyond are not audited", 1, 100000},
+      [](auto& c) -> auto& { return c.gateway.audits_max; });
 }
 
 void AddHttp(std::vector<Option>& rows) {
@@ -114,8 +129,19 @@ void AddRequests(std::vector<Option>& rows) {
   AddOption(
       rows, group,
       {"gateway.request.attempts_max", ValueKind::kInteger,
-       "Attempts for a request whose replica is lost, the first included", 1, 100},
+       "Attempts in a row without a token, the first included, after which a request fails", 1,
+       100},
       [](auto& c) -> auto& { return c.gateway.request.attempts_max; });
+  AddOption(
+      rows, group,
+      {"gateway.request.retry_share", ValueKind::kNumber,
+       "Further attempts of requests that made no progress, as a share of all requests", 0, 10},
+      [](auto& c) -> auto& { return c.gateway.request.retry_share; });
+  AddOption(
+      rows, group,
+      {"gateway.request.retry_reserve", ValueKind::kInteger,
+       "Such attempts that may come at once; the reserve fills again in a minute", 0, 1000000},
+      [](auto& c) -> auto& { return c.gateway.request.retry_reserve; });
   AddOption(
       rows, group,
       {"gateway.request.timeout", ValueKind::kDuration, "Time for a whole request that names none",

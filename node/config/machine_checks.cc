@@ -15,6 +15,7 @@
 #include "node/config/quantity.h"
 #include "node/config/rank_placement.h"
 #include "node/gateway/api_keys.h"
+#include "node/gateway/cluster_secret.h"
 
 namespace muselet {
 namespace {
@@ -75,7 +76,10 @@ class MachineChecker {
 
   void Run() {
     CheckModels();
-    if (entry_.empty() || Names(config_.gateways, entry_)) CheckKeys();
+    if (entry_.empty() || Names(config_.gateways, entry_)) {
+      CheckKeys();
+      CheckSecret();
+    }
     CheckWireKeys();
     if (ComputesHere()) {
       CheckIsa();
@@ -145,6 +149,14 @@ class MachineChecker {
     check("security.key_file", security.key_file, ReadSecretKeyFile);
     check("security.known_keys_file", security.known_keys_file, ReadPublicKeysFile);
     check("security.front_end_keys_file", security.front_end_keys_file, ReadPublicKeysFile);
+  }
+
+  void CheckSecret() {
+    const std::string key = "security.secret_file";
+    const std::string& path = config_.security.secret_file;
+    if (path.empty() || ledger_.InDoubt(key)) return;
+    const Status status = ClusterSecret::ReadFrom(path).status();
+    if (!status.ok()) ledger_.Fault(key, status.message(), "muselet keys secret makes such a file");
   }
 
   void CheckIsa() {

@@ -35,6 +35,12 @@ void AddProcess(std::vector<Option>& rows) {
       rows, "security.front_end_keys_file",
       "Public keys that the gateways' rpc admits too, one a line",
       [](auto& c) -> auto& { return c.security.front_end_keys_file; });
+  AddKeyFile(
+      rows, "security.secret_file",
+      "Secret of all gateways, a file of muselet keys secret: with it any of them resumes the "
+      "streams of another and gives the same answer to a repeated Idempotency-Key; without it "
+      "these work only while the gateway lives",
+      [](auto& c) -> auto& { return c.security.secret_file; });
   AddOption(
       rows, group,
       {"drain_timeout", ValueKind::kDuration,

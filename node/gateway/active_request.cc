@@ -36,9 +36,9 @@ ActiveRequest::ActiveRequest(GenerationRequest request_in, std::unique_ptr<Gener
                              int64_t now_us, const GatewayMetrics::PerModel& metrics)
     : request(std::move(request_in)),
       prompt_param(PromptParam(request.prompt)),
+      started_us(now_us),
       sink_(std::move(sink)),
-      metrics_(metrics),
-      started_us_(now_us) {
+      metrics_(metrics) {
   metrics_.in_flight.Add(1);
 }
 
@@ -57,7 +57,7 @@ void ActiveRequest::Admit(const RequestId& id, PreparedPrompt prompt, const Requ
   rules_.show_control_tokens = !request.skip_special_tokens;
   scored_ = record.sampling.prompt_logprobs >= 0;
   prompt_only_ = request.max_tokens == 0U;
-  start_.request = id;
+  start_.request = request.fixed ? request.fixed->id : id;
   start_.model = model->id;
   start_.numerics_id = numerics_id;
   start_.seed = record.sampling.seed;
@@ -88,8 +88,8 @@ void ActiveRequest::BeginAnswer(std::vector<SampledToken> scores) {
   sink_->OnStart(start_);
 }
 
-void ActiveRequest::CountTicket(uint32_t attempt, int64_t waited_us) {
-  if (attempt == 0) {
+void ActiveRequest::CountTicket(bool first, int64_t waited_us) {
+  if (first) {
     metrics_.queue_time.Observe(static_cast<double>(waited_us) * kMicrosecond);
   } else {
     metrics_.retries.Increment();
@@ -125,18 +125,44 @@ bool ActiveRequest::PassOn(Delivered delivered, int64_t now_us) {
   // An echo alone ends by length, whatever the one token that had to be computed was.
   const bool ends = delivered.finish != FinishReason::kNone;
   const FinishReason finish = ends && prompt_only_ ? FinishReason::kLength : delivered.finish;
-  const ChoiceText::Outcome outcome = choice.Push(std::move(delivered.tokens), finish);
-  CountTokens(delivered.sequence.choice, outcome.update.tokens.size(), now_us);
+  delivered.finish = finish;
+  if (!request.resume.empty() && PassOnSeen(delivered, now_us)) return choice.finished();
+  return PassOnUpdate(choice.Push(std::move(delivered.tokens), delivered.finish), now_us);
+}
+
+bool ActiveRequest::PassOnUpdate(ChoiceText::Outcome outcome, int64_t now_us) {
   const ChoiceUpdate& update = outcome.update;
+  CountTokens(update.choice, update.tokens.size(), now_us);
   if (!update.tokens.empty() || !update.text.empty() || update.finish != FinishReason::kNone)
     sink_->OnUpdate(update);
   return outcome.stopped;
 }
 
+bool ActiveRequest::PassOnSeen(Delivered& delivered, int64_t now_us) {
+  const uint32_t index = delivered.sequence.choice;
+  ChoiceText& choice = choices_[index];
+  const ResumePoint& point = request.resume[index];
+  const bool all = point.stage != ResumePoint::Stage::kTokens;
+  const size_t left = point.tokens > choice.tokens() ? point.tokens - choice.tokens() : 0;
+  const size_t count = all ? delivered.tokens.size() : std::min(left, delivered.tokens.size());
+  if (!all && count == 0) return false;
+  const auto begin = std::make_move_iterator(delivered.tokens.begin());
+  std::vector<SampledToken> seen(begin, begin + static_cast<ptrdiff_t>(count));
+  delivered.tokens.erase(delivered.tokens.begin(),
+                         delivered.tokens.begin() + static_cast<ptrdiff_t>(count));
+  ChoiceText::Outcome outcome =
+      choice.Push(std::move(seen), all ? delivered.finish : FinishReason::kNone);
+  outcome.update.text_seen = true;
+  outcome.update.finish_seen = point.stage == ResumePoint::Stage::kFinished;
+  PassOnUpdate(std::move(outcome), now_us);
+  const bool rest = !delivered.tokens.empty() || delivered.finish != FinishReason::kNone;
+  return all || choice.finished() || !rest;
+}
+
 void ActiveRequest::CountTokens(uint32_t choice, size_t tokens, int64_t now_us) {
   if (tokens == 0) return;
   if (usage_.generation_tokens == 0)
-    metrics_.time_to_first_token.Observe(static_cast<double>(now_us - started_us_) * kMicrosecond);
+    metrics_.time_to_first_token.Observe(static_cast<double>(now_us - started_us) * kMicrosecond);
   usage_.generation_tokens += static_cast<uint32_t>(tokens);
   metrics_.generation_tokens.Increment(static_cast<double>(tokens));
   int64_t& last_us = last_token_us_[choice];
@@ -165,7 +191,7 @@ void ActiveRequest::Close(RequestOutcome outcome, int64_t now_us) {
   closed_ = true;
   metrics_.in_flight.Add(-1);
   metrics_.requests[static_cast<size_t>(outcome)].Increment();
-  metrics_.end_to_end.Observe(static_cast<double>(now_us - started_us_) * kMicrosecond);
+  metrics_.end_to_end.Observe(static_cast<double>(now_us - started_us) * kMicrosecond);
   if (start_.prompt_ids.empty()) return;
   metrics_.cached_prompt_tokens.Increment(usage_.cached_prompt_tokens);
   metrics_.request_generation_tokens.Observe(usage_.generation_tokens);

@@ -34,7 +34,7 @@ class ActiveRequest {
   // OnStart, once. `scores` of prompt tokens 1..n-1, or none.
   void BeginAnswer(std::vector<SampledToken> scores);
 
-  void CountTicket(uint32_t attempt, int64_t waited_us);
+  void CountTicket(bool first, int64_t waited_us);
   // The choices that a stop string ended: their further tokens are not wanted.
   std::vector<uint32_t> Deliver(Delivered delivered, int64_t now_us);
   void Finish(int64_t now_us);
@@ -45,14 +45,17 @@ class ActiveRequest {
   GenerationRequest request;  // its prompt moves on to the text pool
   const std::string prompt_param;
   const GatewayModel* model = nullptr;
+  const int64_t started_us;
 
  private:
   bool PassOn(Delivered delivered, int64_t now_us);
+  bool PassOnUpdate(ChoiceText::Outcome outcome, int64_t now_us);
+  // The part of `delivered` that a resuming client has: counted, not told again.
+  bool PassOnSeen(Delivered& delivered, int64_t now_us);
   void CountTokens(uint32_t choice, size_t tokens, int64_t now_us);
 
   std::unique_ptr<GenerationSink> sink_;
   const GatewayMetrics::PerModel& metrics_;
-  const int64_t started_us_;
   bool closed_ = false;
   bool begun_ = false;
   bool scored_ = false;       // prompt logprobs were asked for

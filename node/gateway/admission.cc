@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "node/gateway/prompt_text.h"
 
@@ -136,14 +137,16 @@ MaybeError CheckLengths(const std::string& param, size_t prompt_tokens,
 
 RequestRecord MakeRecord(const GenerationRequest& request, const RequestId& id,
                          size_t prompt_tokens, uint64_t seed, const ModelLimits& model,
-                         const RequestLimits& limits) {
+                         const SurfaceOptions& surface, const RequestLimits& limits) {
   RequestRecord record;
   record.request = id;
   record.model = model.id;
-  record.surface = request.surface;
-  record.request_class = request.request_class;
+  record.surface = surface.name;
+  record.request_class = surface.request_class;
+  record.share = surface.share;
   record.choices = request.choices;
-  record.timeout_us = request.timeout_us > 0 ? request.timeout_us : limits.timeout_us;
+  const int64_t preset_us = surface.timeout_us > 0 ? surface.timeout_us : limits.timeout_us;
+  record.timeout_us = request.timeout_us > 0 ? request.timeout_us : preset_us;
   record.sampling = request.sampling;
   if (!request.has_seed) record.sampling.seed = seed;
   if (request.echo && request.sampling.logprobs >= 0)
@@ -166,10 +169,31 @@ RequestRecord MakeRecord(const GenerationRequest& request, const RequestId& id,
   return record;
 }
 
-uint64_t CacheSalt(const std::string& cluster, const std::string& surface) {
+uint64_t CacheSalt(const ClusterSecret* secret, const std::string& cluster,
+                   const SurfaceOptions& surface) {
+  const std::string& name = surface.prefix_salt.empty() ? surface.name : surface.prefix_salt;
+  if (secret != nullptr) {
+    uint64_t salt = 0;
+    std::memcpy(&salt, secret->Sign({"salt", cluster, name}).data(), sizeof(salt));
+    return salt;
+  }
   // Lengths first, so that no two pairs of names make the same bytes.
-  const std::string key = std::to_string(cluster.size()) + ":" + cluster + surface;
+  const std::string key = std::to_string(cluster.size()) + ":" + cluster + name;
   return XXH3_64bits(key.data(), key.size());
+}
+
+void LimitThought(const SurfaceOptions& surface, GenerationRequest& request) {
+  constexpr const char* kBudget = "thinking_budget";
+  auto* chat = std::get_if<ChatPrompt>(&request.prompt);
+  if (chat == nullptr) return;
+  const auto given = chat->template_kwargs.find(kBudget);
+  const bool named = given != chat->template_kwargs.end() && given->is_number();
+  const double most = surface.reasoning_tokens_max;
+  double budget = named ? given->get<double>() : surface.reasoning_tokens_default;
+  if (!named && budget == 0) budget = most;
+  if (most > 0) budget = std::min(budget, most);
+  if (named ? most > 0 : budget > 0)
+    chat->template_kwargs[kBudget] = static_cast<int64_t>(std::max(budget, 0.0));
 }
 
 }  // namespace muselet

@@ -6,9 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "node/gateway/cluster_secret.h"
 #include "node/gateway/gateway_options.h"
 #include "node/gateway/generation.h"
 #include "node/gateway/request_owner.h"
+#include "scheduler/route/surface_options.h"
 
 namespace muselet {
 
@@ -32,14 +34,18 @@ std::optional<GenerationError> CheckLengths(const std::string& param, size_t pro
                                             const GenerationRequest& request,
                                             const ModelLimits& model);
 
-// REQUIRES: both checks passed. `seed` counts if the client gave none. The record's prompt is left
-// empty.
+// REQUIRES: both checks passed. `seed` counts if the client gave none. The record's prompt, salt
+// and join id are left empty.
 RequestRecord MakeRecord(const GenerationRequest& request, const RequestId& id,
                          size_t prompt_tokens, uint64_t seed, const ModelLimits& model,
-                         const RequestLimits& limits);
+                         const SurfaceOptions& surface, const RequestLimits& limits);
 
 // The prefix-cache salt of a surface: the same in all gateways of a cluster, another one for every
-// other surface and cluster.
-uint64_t CacheSalt(const std::string& cluster, const std::string& surface);
+// other cluster and salt of a surface. Nobody can guess it if the cluster has a secret; null: none.
+uint64_t CacheSalt(const ClusterSecret* secret, const std::string& cluster,
+                   const SurfaceOptions& surface);
+
+// Gives the surface's limits of thought to chat templates, as thinking_budget.
+void LimitThought(const SurfaceOptions& surface, GenerationRequest& request);
 
 }  // namespace muselet

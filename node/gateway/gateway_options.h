@@ -26,8 +26,12 @@ struct RequestLimits {
   uint32_t stop_strings_max = 16;
   uint32_t stop_bytes_max = 1024;  // of one stop string
   uint32_t logit_bias_max = 1024;
-  uint32_t max_tokens_default = 0;        // 0 = what is left of the context
-  uint32_t attempts_max = 3;              // per request, the first included
+  uint32_t max_tokens_default = 0;  // 0 = what is left of the context
+  uint32_t attempts_max = 5;        // of a request in a row without a token, the first included
+  // Further attempts of requests that made no progress: this share of all requests, and a reserve
+  // that fills again in a minute.
+  double retry_share = 0.2;
+  uint32_t retry_reserve = 256;
   int64_t timeout_us = 600'000'000;       // when the client names none
   int64_t place_timeout_us = 30'000'000;  // waiting for a ticket
 };
@@ -38,6 +42,9 @@ struct GatewayOptions {
   uint32_t text_threads = 1;
   int64_t heartbeat_interval_us = 250'000;
   int64_t peer_timeout_us = 3'000'000;
+  uint32_t idempotency_keys_max = 65'536;  // remembered, so that a key with another body is refused
+  double audit_fraction = 0;               // of the answers, computed again on another replica
+  uint32_t audits_max = 8;                 // at once; further ones are left out
 };
 
 }  // namespace muselet

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/messages.h"
 #include "base/status.h"
 #include "base/types.h"
 
@@ -33,6 +34,27 @@ struct TextPrompt {
 };
 struct TokenPrompt {
   std::vector<TokenId> ids;
+};
+
+// What a request keeps if it is asked again, anywhere and at any time
+// (node/gateway/request_origin).
+struct FixedParts {
+  RequestId id;  // shown to the client
+  uint64_t seed = 0;
+  int64_t now_unix_us = 0;  // what the template's clock shows
+  bool may_run = false;     // asked before, perhaps: what still runs of it is joined
+};
+
+// How much of a choice the client has already.
+struct ResumePoint {
+  enum class Stage : uint8_t {
+    kTokens,    // the text of `tokens` tokens
+    kText,      // that, and all text there is
+    kFinished,  // that, and the word how it ended
+  };
+  uint32_t tokens = 0;
+  Stage stage = Stage::kTokens;
+  friend bool operator==(const ResumePoint&, const ResumePoint&) = default;
 };
 
 struct GenerationRequest {
@@ -55,7 +77,9 @@ struct GenerationRequest {
   bool skip_special_tokens = true;
   bool echo = false;  // the first update of each choice begins with the prompt's text (and logprobs
                       // if asked for)
-  int64_t timeout_us = 0;  // 0 = the gateway's default
+  int64_t timeout_us = 0;           // 0 = the surface's default, or else the gateway's
+  std::optional<FixedParts> fixed;  // absent: drawn anew
+  std::vector<ResumePoint> resume;  // by choice; empty: from the beginning
 };
 
 // One generated token as the client may see it. Text positions refer to the choice's text so far.
@@ -74,6 +98,9 @@ struct ChoiceUpdate {
   FinishReason finish = FinishReason::kNone;
   std::string stop_string;            // the one that ended it, if one did
   std::optional<TokenId> stop_token;  // an explicit stop_token_ids id that ended it
+  // Of a resumed request: the client has text and tokens of this update, or all of it.
+  bool text_seen = false;
+  bool finish_seen = false;
 };
 struct GenerationUsage {
   uint32_t prompt_tokens = 0;
@@ -92,8 +119,11 @@ struct GenerationStart {
 };
 struct GenerationError {
   Status status;
-  std::string param;           // the request field at fault, if one is
+  std::string param = {};      // the request field at fault, if one is
   int64_t retry_after_us = 0;  // with kResourceExhausted and kUnavailable
+  // A word for programs where the status says too little: "poisoned_request",
+  // "idempotency_key_reused", ...; else empty.
+  std::string_view code = {};
 };
 
 // One call's callbacks: OnStart at most once, before any OnUpdate; then updates; then exactly one
@@ -127,6 +157,11 @@ class GenerationService {
   virtual std::vector<ServedModel> Models() const = 0;
   // OK if a token can be produced now, for every model; otherwise what is missing.
   virtual Status Ready() const = 0;
+  // What is left of a surface's quotas, as the schedulers said last; limits of 0 are none.
+  virtual QuotaState Quota(const std::string& surface) const {
+    (void)surface;
+    return {};
+  }
 
   struct Tokenized {
     std::vector<TokenId> ids;

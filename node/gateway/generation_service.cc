@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/gateway/active_request.h"
 #include "node/gateway/admission.h"
@@ -16,13 +17,20 @@ namespace muselet {
 namespace {
 
 constexpr int64_t kTickUs = 25'000;
-// Prompts up to this size are tokenized on the loop: handing them over would take longer.
-constexpr size_t kInlinePromptBytes = 4096;
+// Attempts that may follow others of the same name are numbered by quarters of a second since
+// 2025, so that later ones have larger numbers on any host.
+constexpr int64_t kNumberedSinceUs = 1'735'689'600'000'000;
+constexpr int64_t kNumberUs = 250'000;
+
+uint32_t JoinAttempt(int64_t now_unix_us) {
+  return static_cast<uint32_t>(std::max<int64_t>(0, now_unix_us - kNumberedSinceUs) / kNumberUs);
+}
 
 RequestOwnerOptions OwnerOptions(const GatewayServiceOptions& options) {
   RequestOwnerOptions owner;
   owner.limits = options.gateway.request;
   owner.schedulers = static_cast<uint32_t>(options.schedulers.size());
+  owner.audit_fraction = options.gateway.audit_fraction;
   return owner;
 }
 
@@ -46,6 +54,7 @@ GatewayService::GatewayService(GatewayServiceOptions options, const LocalPeer& l
       loop_(loop),
       metrics_(metrics),
       owner_(OwnerOptions(options_)),
+      audits_(options_.gateway.audits_max),
       tables_(options_.schedulers.size()),
       alive_(std::make_shared<const bool>(true)) {
   const RequestLimits& limits = options_.gateway.request;
@@ -86,6 +95,7 @@ Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
         LogWarn("lost a scheduler", fields);
       }
       tables_[i].clear();
+      quotas_.Forget(i);
       TellReplicas();
       Drive(SchedulerDown{i});
     };
@@ -94,6 +104,8 @@ Status GatewayService::Connect(const LocalPeer& local, WireContext& context) {
       if (table != nullptr) {
         tables_[i] = std::move(table->models);
         TellReplicas();
+      } else if (const auto* drain = std::get_if<Drain>(&message)) {
+        if (drain->name == options_.name && options_.drain_asked) options_.drain_asked();
       } else {
         Drive(FromScheduler{i, std::move(message)});
       }
@@ -112,7 +124,7 @@ void GatewayService::Pace() {
                                      [](const auto& scheduler) { return scheduler->up(); });
   const int64_t idle_us =
       TickIntervalUs({options_.gateway.heartbeat_interval_us, options_.gateway.peer_timeout_us});
-  const bool idle = active_.empty() && connected;
+  const bool idle = active_.empty() && audits_.size() == 0 && connected;
   if (timer_ != nullptr) timer_->SetInterval(idle ? std::max(idle_us, kTickUs) : kTickUs);
 }
 
@@ -187,60 +199,65 @@ ModelLimits GatewayService::LimitsOf(const GatewayModel& model) const {
   return limits;
 }
 
+std::optional<SurfaceOptions> GatewayService::SurfaceOf(const GenerationRequest& request) const {
+  SurfaceOptions unnamed;
+  unnamed.name = request.surface;
+  unnamed.request_class = request.request_class;
+  if (options_.surfaces.empty()) return unnamed;
+  const auto found =
+      std::find_if(options_.surfaces.begin(), options_.surfaces.end(),
+                   [&](const SurfaceOptions& surface) { return surface.name == request.surface; });
+  if (found == options_.surfaces.end()) return std::nullopt;
+  return *found;
+}
+
+std::optional<GenerationError> GatewayService::Check(ActiveRequest& active,
+                                                     const GatewayModel* model) {
+  GenerationRequest& request = active.request;
+  const RequestLimits& limits = options_.gateway.request;
+  if (model == nullptr) {
+    return GenerationError{NotFound("The model '" + request.model + "' does not exist"), "model"};
+  }
+  const std::optional<SurfaceOptions> surface = SurfaceOf(request);
+  if (!surface) {
+    return GenerationError{
+        PermissionDenied("surface '" + request.surface + "' is not known to this gateway")};
+  }
+  if (active_.size() > limits.requests_max) {
+    return GenerationError{
+        ResourceExhausted("too many requests in flight in this gateway; retry later"), "",
+        1'000'000};
+  }
+  if (!request.resume.empty() && request.resume.size() != request.choices) {
+    return GenerationError{
+        InvalidArgument("Last-Event-ID is of a stream with another number of choices"),
+        "Last-Event-ID"};
+  }
+  LimitThought(*surface, request);
+  return CheckRequest(request, LimitsOf(*model), limits);
+}
+
 RequestId GatewayService::Start(GenerationRequest request, std::unique_ptr<GenerationSink> sink) {
-  const RequestId id = RequestId::Random();
+  // What may run elsewhere under its fixed id has another one here.
+  const bool named =
+      request.fixed && !request.fixed->may_run && active_.count(request.fixed->id) == 0;
+  const RequestId id = named ? request.fixed->id : RequestId::Random();
+  const int64_t now_unix_us = request.fixed ? request.fixed->now_unix_us : Clock::Real().UnixUs();
   const GatewayModel* model = FindModel(request.model);
   auto active = std::make_unique<ActiveRequest>(std::move(request), std::move(sink), loop_.NowUs(),
                                                 metrics_.model(model ? model->id : "unknown"));
   ActiveRequest& entry = *active;
   active_.emplace(id, std::move(active));
-  std::optional<GenerationError> error;
-  if (model == nullptr) {
-    error = GenerationError{NotFound("The model '" + entry.request.model + "' does not exist"),
-                            "model", 0};
-  } else if (active_.size() > options_.gateway.request.requests_max) {
-    error = GenerationError{
-        ResourceExhausted("too many requests in flight in this gateway; retry later"), "",
-        1'000'000};
-  } else {
-    error = CheckRequest(entry.request, LimitsOf(*model), options_.gateway.request);
-  }
-  if (error) {
+  if (auto error = Check(entry, model)) {
     loop_.Post([this, alive = std::weak_ptr(alive_), id, error = std::move(*error)] {
       if (!alive.expired()) Fail(id, error);
     });
     return id;
   }
   entry.model = model;
-  Prepare(*model, std::move(entry.request.prompt),
+  Prepare(*model, std::move(entry.request.prompt), now_unix_us,
           [this, id](Result<PreparedPrompt> prepared) { Admit(id, std::move(prepared)); });
   return id;
-}
-
-void GatewayService::Prepare(const GatewayModel& model, PromptVariant prompt,
-                             std::function<void(Result<PreparedPrompt>)> done) {
-  const bool small = PromptBytes(prompt) <= kInlinePromptBytes;
-  auto work = [text = model.text, prompt = std::make_shared<PromptVariant>(std::move(prompt)),
-               now_unix_us = Clock::Real().UnixUs()] {
-    return PreparePrompt(text.get(), *prompt, now_unix_us);
-  };
-  // What is posted may be run after the service has gone.
-  const std::weak_ptr<const bool> alive = alive_;
-  if (small) {
-    loop_.Post([alive, work, done] {
-      if (!alive.expired()) done(work());
-    });
-    return;
-  }
-  const bool taken = pool_->Submit([&loop = loop_, alive, work, done] {
-    loop.Post([alive, done, result = std::make_shared<Result<PreparedPrompt>>(work())] {
-      if (!alive.expired()) done(std::move(*result));
-    });
-  });
-  if (taken) return;
-  loop_.Post([alive, done] {
-    if (!alive.expired()) done(ResourceExhausted("too many prompts are being read; retry later"));
-  });
 }
 
 void GatewayService::Admit(const RequestId& id, Result<PreparedPrompt> prepared) {
@@ -258,9 +275,20 @@ void GatewayService::Admit(const RequestId& id, Result<PreparedPrompt> prepared)
     Fail(id, std::move(*error));
     return;
   }
+  const SurfaceOptions surface = *SurfaceOf(active.request);
+  const std::optional<FixedParts>& fixed = active.request.fixed;
   RequestRecord record = MakeRecord(active.request, id, prepared->ids.size(),
-                                    RequestId::Random().low, limits, options_.gateway.request);
-  record.cache_salt = CacheSalt(options_.cluster, record.surface);
+                                    fixed ? fixed->seed : RequestId::Random().low, limits, surface,
+                                    options_.gateway.request);
+  record.cache_salt =
+      CacheSalt(options_.secret ? &*options_.secret : nullptr, options_.cluster, surface);
+  record.waited_us = loop_.NowUs() - active.started_us;
+  // A node that hands over what it runs has the tokens, not what was said about them.
+  const bool scored = record.sampling.logprobs >= 0 || record.sampling.prompt_logprobs >= 0;
+  if (fixed && fixed->may_run && !scored) {
+    record.join = fixed->id;
+    record.join_attempt = JoinAttempt(Clock::Real().UnixUs());
+  }
   record.prompt = prepared->ids;
   const ModelState* state = FindState(limits.id);
   active.Admit(id, *std::move(prepared), record, state ? state->numerics_id : "");
@@ -296,7 +324,22 @@ void GatewayService::Drive(OwnerInput input) {
     }
   }
   driving_ = false;
+  CountOwner();
   Pace();
+}
+
+void GatewayService::CountOwner() {
+  const OwnerCounters& now = owner_.counters();
+  const GatewayMetrics::Recovery& recovery = metrics_.recovery();
+  const auto count = [](uint64_t to, uint64_t& from, const Counter& counter) {
+    if (to > from) counter.Increment(static_cast<double>(to - from));
+    from = to;
+  };
+  count(now.joins, counted_.joins, recovery.joins);
+  count(now.poisoned, counted_.poisoned, recovery.poisoned);
+  count(now.budget_refusals, counted_.budget_refusals, recovery.budget_refusals);
+  count(now.late_messages, counted_.late_messages, recovery.late_messages);
+  count(now.mismatched_tokens, counted_.mismatched_tokens, recovery.mismatched_tokens);
 }
 
 void GatewayService::EndAll(const Status& status) {
@@ -307,10 +350,44 @@ void GatewayService::EndAll(const Status& status) {
 
 void GatewayService::Tell(const Ticketed& event) {
   const auto found = active_.find(event.request);
-  if (found != active_.end()) found->second->CountTicket(event.attempt, event.waited_us);
+  if (found != active_.end()) found->second->CountTicket(event.first, event.waited_us);
+}
+
+void GatewayService::Tell(const QuotaTold& event) {
+  quotas_.Note(event.scheduler, event.surface, event.quota, loop_.NowUs());
+}
+
+QuotaState GatewayService::Quota(const std::string& surface) const {
+  for (const SurfaceOptions& known : options_.surfaces) {
+    if (known.name == surface) return quotas_.At(known, loop_.NowUs());
+  }
+  return {};
+}
+
+void GatewayService::Tell(AuditCase& event) {
+  auto record = audits_.Begin(std::move(event), options_.gateway.request.timeout_us);
+  if (!record) return Count(AuditTable::Report());
+  pending_.push_back(StartRequest{std::move(*record)});
+}
+
+void GatewayService::Count(const AuditTable::Report& report) {
+  metrics_.recovery().audits[static_cast<size_t>(report.outcome)].Increment();
+  if (report.outcome != AuditTable::Outcome::kMismatch) return;
+  metrics_.recovery().audit_mismatches.Increment();
+  LogError("an audit found other tokens: one of two replicas computes wrongly",
+           {{"request", report.checked.ToString()},
+            {"model", report.model},
+            {"replica", report.replica},
+            {"choice", report.choice},
+            {"index", report.index}});
 }
 
 void GatewayService::Tell(Delivered& event) {
+  if (audits_.Has(event.sequence.request)) {
+    for (const uint32_t choice : audits_.Take(event))
+      pending_.push_back(StopChoice{{event.sequence.request, choice}});
+    return;
+  }
   const auto found = active_.find(event.sequence.request);
   if (found == active_.end()) return;
   const RequestId request = event.sequence.request;
@@ -328,8 +405,9 @@ void GatewayService::Tell(const Reattempted& event) {
 }
 
 void GatewayService::Tell(const Ended& event) {
+  if (audits_.Has(event.request)) return Count(audits_.End(event));
   if (!event.status.ok()) {
-    Fail(event.request, {event.status, "", event.retry_after_us});
+    Fail(event.request, {event.status, "", event.retry_after_us, event.code});
     return;
   }
   const auto found = active_.find(event.request);
@@ -345,58 +423,6 @@ void GatewayService::Fail(const RequestId& id, const GenerationError& error) {
   std::unique_ptr<ActiveRequest> active = std::move(found->second);
   active_.erase(found);
   active->Fail(error, loop_.NowUs());
-}
-
-void GatewayService::Tokenize(const std::string& model_id,
-                              std::variant<ChatPrompt, TextPrompt> prompt,
-                              TokenizeCallback callback) {
-  const GatewayModel* model = FindModel(model_id);
-  const std::weak_ptr<const bool> alive = alive_;
-  if (model == nullptr) {
-    loop_.Post([callback = std::move(callback), model_id] {
-      callback(NotFound("The model '" + model_id + "' does not exist"));
-    });
-    return;
-  }
-  PromptVariant any = std::visit([](auto& kind) { return PromptVariant(std::move(kind)); }, prompt);
-  Prepare(*model, std::move(any),
-          [text = model->text, callback = std::move(callback)](Result<PreparedPrompt> prepared) {
-            if (!prepared.ok()) {
-              callback(prepared.status());
-              return;
-            }
-            Tokenized tokenized;
-            tokenized.ids = std::move(prepared->ids);
-            for (const TokenId id : tokenized.ids)
-              tokenized.texts.emplace_back(TokenizerOf(text.get())->TokenText(id));
-            callback(std::move(tokenized));
-          });
-}
-
-void GatewayService::Detokenize(const std::string& model_id, std::vector<TokenId> ids,
-                                DetokenizeCallback callback) {
-  const GatewayModel* model = FindModel(model_id);
-  Status fault;
-  if (model == nullptr) {
-    fault = NotFound("The model '" + model_id + "' does not exist");
-  } else if (TokenizerOf(model->text.get()) == nullptr) {
-    fault = InvalidArgument("model " + model_id + " has no tokenizer");
-  } else {
-    for (const TokenId id : ids) {
-      if (id >= 0 && static_cast<uint32_t>(id) < model->vocab_size) continue;
-      fault = InvalidArgument("tokens holds id " + std::to_string(id) +
-                              ", which is not in the vocabulary");
-      break;
-    }
-  }
-  loop_.Post([fault, text = model ? model->text : nullptr, ids = std::move(ids),
-              callback = std::move(callback)] {
-    if (!fault.ok()) {
-      callback(fault);
-    } else {
-      callback(TextOf(*TokenizerOf(text.get()), ids, true));
-    }
-  });
 }
 
 }  // namespace muselet

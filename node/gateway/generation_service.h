@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -15,8 +16,11 @@
 #include "comms/event_loop.h"
 #include "comms/message_socket.h"
 #include "monitoring/metrics.h"
+#include "node/gateway/audit_table.h"
+#include "node/gateway/cluster_secret.h"
 #include "node/gateway/gateway_options.h"
 #include "node/gateway/generation.h"
+#include "node/gateway/quota_board.h"
 #include "node/gateway/request_owner.h"
 
 namespace muselet {
@@ -46,6 +50,11 @@ struct GatewayServiceOptions {
   std::vector<std::string> schedulers;  // endpoints; at least one
   GatewayOptions gateway;
   std::vector<GatewayModel> models;
+  std::vector<SurfaceOptions> surfaces;  // those that may ask; empty: whoever asks
+  // For salts that nobody can guess. None: of the names alone.
+  std::optional<ClusterSecret> secret = std::nullopt;
+  // A scheduler was asked to have this gateway drain.
+  std::function<void()> drain_asked = nullptr;
 };
 
 class GatewayService final : public GenerationService {
@@ -62,6 +71,7 @@ class GatewayService final : public GenerationService {
   void Cancel(const RequestId& request) override;
   std::vector<ServedModel> Models() const override;
   Status Ready() const override;
+  QuotaState Quota(const std::string& surface) const override;
   void Tokenize(const std::string& model, std::variant<ChatPrompt, TextPrompt> prompt,
                 TokenizeCallback callback) override;
   void Detokenize(const std::string& model, std::vector<TokenId> ids,
@@ -87,9 +97,13 @@ class GatewayService final : public GenerationService {
   const GatewayModel* FindModel(const std::string& id) const;
   const ModelState* FindState(const std::string& model) const;
   ModelLimits LimitsOf(const GatewayModel& model) const;
+  // Of the request's surface; none if it is not known.
+  std::optional<SurfaceOptions> SurfaceOf(const GenerationRequest& request) const;
+  // What is wrong with a request before its prompt is read.
+  std::optional<GenerationError> Check(ActiveRequest& active, const GatewayModel* model);
   // Renders and tokenizes off the loop thread if the prompt is big, else soon on it; then `done` on
   // the loop.
-  void Prepare(const GatewayModel& model, PromptVariant prompt,
+  void Prepare(const GatewayModel& model, PromptVariant prompt, int64_t now_unix_us,
                std::function<void(Result<PreparedPrompt>)> done);
   void Admit(const RequestId& id, Result<PreparedPrompt> prepared);
   // Feeds the owner and carries out what it says, until nothing is left to say.
@@ -99,13 +113,20 @@ class GatewayService final : public GenerationService {
   void Tell(const Ticketed& event);
   void Tell(Delivered& event);
   void Tell(const Reattempted& event);
+  void Tell(const QuotaTold& event);
+  void Tell(AuditCase& event);
   void Tell(const Ended& event);
   void Fail(const RequestId& id, const GenerationError& error);
+  void Count(const AuditTable::Report& report);
+  void CountOwner();
 
   const GatewayServiceOptions options_;
   EventLoop& loop_;
   const GatewayMetrics& metrics_;
   RequestOwner owner_;
+  OwnerCounters counted_;  // what the metrics know
+  AuditTable audits_;
+  QuotaBoard quotas_;
   std::unordered_map<RequestId, std::unique_ptr<ActiveRequest>> active_;
   std::vector<std::vector<ModelState>> tables_;  // by scheduler: what it said last
   std::vector<std::unique_ptr<PeerLink>> schedulers_;

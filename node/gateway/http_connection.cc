@@ -196,6 +196,7 @@ void HttpConnection::SendHead(int status, std::string_view content_type, HttpHea
   } else {
     keep_alive_ = false;  // the end of the connection is the end of the stream
   }
+  if (host_->options().decorate) host_->options().decorate(parser_->request(), status, headers);
   headers.emplace_back("Connection", keep_alive_ ? "keep-alive" : "close");
   headers.emplace_back("Date", host_->Date());
   if (request_id_.empty()) request_id_ = RequestId::Random().ToString();

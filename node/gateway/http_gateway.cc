@@ -11,6 +11,7 @@
 #include "node/gateway/openai_answer.h"
 #include "node/gateway/openai_request.h"
 #include "node/gateway/openai_tokenize.h"
+#include "node/gateway/quota_board.h"
 
 namespace muselet {
 namespace {
@@ -73,6 +74,8 @@ struct HttpGateway::Api {
   std::optional<ApiError> ReadTimeout(const HttpRequest& request, GenerationRequest& out) const;
   std::optional<ApiError> Prepare(OpenAiEndpoint endpoint, const HttpRequest& request,
                                   OpenAiRequest& out) const;
+  std::optional<ApiError> OpenOrigin(const HttpRequest& request, OpenAiRequest& out) const;
+  void Decorate(const HttpRequest& request, HttpHeaders& headers) const;
   void Generate(OpenAiEndpoint endpoint, HttpRequest& request, HttpExchangePtr exchange);
   void Tokenize(const HttpRequest& request, HttpExchangePtr exchange);
   void Detokenize(const HttpRequest& request, HttpExchangePtr exchange);
@@ -151,7 +154,34 @@ std::optional<ApiError> HttpGateway::Api::Prepare(OpenAiEndpoint endpoint,
   const HttpSurface& surface = options.surfaces[request.principal];
   out.generation.surface = surface.name;
   out.generation.request_class = surface.request_class;
+  return options.origins ? OpenOrigin(request, out) : std::nullopt;
+}
+
+std::optional<ApiError> HttpGateway::Api::OpenOrigin(const HttpRequest& request,
+                                                     OpenAiRequest& out) const {
+  RequestClaim claim;
+  claim.surface = out.generation.surface;
+  claim.key = request.Header("idempotency-key");
+  if (out.stream) claim.event_id = request.Header("last-event-id");
+  claim.kind = request.path;
+  claim.body = request.body;
+  auto opened = options.origins->Open(claim, Clock::Real().UnixUs());
+  if (const auto* fault = std::get_if<GenerationError>(&opened)) return ErrorOf(*fault);
+  RequestOrigin& origin = std::get<RequestOrigin>(opened);
+  if (!origin.resume.empty() && origin.resume.size() != out.prompts.size() * out.generation.choices)
+    return FieldError("Last-Event-ID", "Last-Event-ID is of a stream with other choices");
+  for (uint32_t i = 0; i < out.prompts.size(); ++i)
+    out.fixed.push_back(options.origins->PartsOf(origin, i));
+  out.origin = std::move(origin);
   return std::nullopt;
+}
+
+// Whose quotas they are must be known.
+void HttpGateway::Api::Decorate(const HttpRequest& request, HttpHeaders& headers) const {
+  if (!request.path.starts_with("/v1/")) return;
+  const std::optional<size_t> surface =
+      keys.empty() ? std::optional<size_t>(0) : keys.Find(PresentedKey(request));
+  if (surface) AppendRateLimits(service.Quota(options.surfaces[*surface].name), headers);
 }
 
 void HttpGateway::Api::Generate(OpenAiEndpoint endpoint, HttpRequest& request,
@@ -264,6 +294,10 @@ Result<std::unique_ptr<HttpGateway>> HttpGateway::Start(HttpGatewayOptions optio
     return api->Authorize(request);
   };
   server_options.responded = [&metrics](int status) { metrics.http_responses(status).Increment(); };
+  server_options.decorate = [api = api.get()](const HttpRequest& request, int,
+                                              HttpHeaders& headers) {
+    api->Decorate(request, headers);
+  };
   server_options.connections_changed = [&metrics](size_t open) {
     metrics.http_connections().Set(static_cast<double>(open));
   };

@@ -15,6 +15,7 @@
 #include "node/gateway/gateway_options.h"
 #include "node/gateway/generation.h"
 #include "node/gateway/http_server.h"
+#include "node/gateway/request_origin.h"
 
 namespace muselet {
 
@@ -36,6 +37,9 @@ struct HttpGatewayOptions {
   std::string version;       // of this program, for /version
   bool metrics_open = true;  // /metrics without a key
   HealthCallback live;       // /livez; absent: the loop turns, since it answers
+  // Idempotency-Key and Last-Event-ID; null: they are not heeded. Shared with the other doors of
+  // this gateway.
+  std::shared_ptr<RequestOrigins> origins;
 };
 
 // Made, called and destroyed on the loop thread or while the loop does not run; destroyed before

@@ -71,6 +71,8 @@ std::string_view HttpReason(int status) {
       return "URI Too Long";
     case 415:
       return "Unsupported Media Type";
+    case 422:
+      return "Unprocessable Content";
     case 417:
       return "Expectation Failed";
     case 429:

@@ -29,6 +29,9 @@ struct HttpServerOptions {
   HttpLimits limits;
   HttpAuthorizer authorize;                   // absent: routes that are not open answer 403
   std::function<void(int status)> responded;  // each answer, when its head is queued
+  // Adds headers to an answer when its head is written, refusals included; the request's body may
+  // be gone by then.
+  std::function<void(const HttpRequest& request, int status, HttpHeaders& headers)> decorate;
   std::function<void(size_t open)> connections_changed;
 };
 

@@ -25,7 +25,8 @@ OpenAiAnswer::OpenAiAnswer(OpenAiRequest request, HttpExchangePtr exchange,
       exchange_(std::move(exchange)),
       service_(service),
       loop_(loop),
-      created_unix_s_(Clock::Real().UnixUs() / 1'000'000) {
+      created_unix_s_(request_.origin ? request_.origin->created_unix_s
+                                      : Clock::Real().UnixUs() / 1'000'000) {
   prompts_.resize(request_.prompts.size());
   choices_.resize(prompts_.size() * request_.generation.choices);
   for (size_t i = 0; i < choices_.size(); ++i) choices_[i].index = static_cast<uint32_t>(i);
@@ -48,8 +49,19 @@ void OpenAiAnswer::StartAll() {
   for (size_t i = 0; i < prompts_.size(); ++i) {
     GenerationRequest one = request_.generation;
     one.prompt = std::move(request_.prompts[i]);
+    if (request_.origin) one.fixed = request_.fixed[i];
+    if (!resume().empty()) {
+      const auto begin = resume().begin() + static_cast<ptrdiff_t>(i * one.choices);
+      one.resume.assign(begin, begin + one.choices);
+    }
     prompts_[i].id = service_.Start(std::move(one), std::make_unique<Sink>(shared_from_this(), i));
   }
+  id_ = request_.origin ? request_.fixed.front().id : prompts_.front().id;
+}
+
+const std::vector<ResumePoint>& OpenAiAnswer::resume() const {
+  static const std::vector<ResumePoint> kNone;
+  return request_.origin ? request_.origin->resume : kNone;
 }
 
 void OpenAiAnswer::HandleStart(size_t prompt, const GenerationStart& start) {
@@ -101,7 +113,7 @@ void OpenAiAnswer::CancelAll() {
 std::string OpenAiAnswer::Envelope(std::string_view object) const {
   std::string out = R"({"id":")";
   out += chat() ? "chatcmpl-" : "cmpl-";
-  out += prompts_.front().id.ToString();
+  out += id_.ToString();
   out += R"(","object":")";
   out += object;
   out += R"(","created":)";

@@ -54,6 +54,8 @@ class OpenAiAnswer : public std::enable_shared_from_this<OpenAiAnswer> {
   virtual void OnFault(const ApiError& error) = 0;
 
   bool chat() const { return request_.endpoint == OpenAiEndpoint::kChat; }
+  // How much of each choice the client has already; empty: nothing.
+  const std::vector<ResumePoint>& resume() const;
   bool tokens_shown() const { return request_.logprobs || request_.return_token_ids; }
   // "id", "object", "created", "model", "system_fingerprint" of an answer or chunk, with '{' before
   // and ',' after.
@@ -69,6 +71,7 @@ class OpenAiAnswer : public std::enable_shared_from_this<OpenAiAnswer> {
   std::vector<Prompt> prompts_;
   std::vector<Choice> choices_;
   std::string fingerprint_;
+  RequestId id_;
 
  private:
   class Sink;

@@ -55,7 +55,11 @@ ApiError ErrorOf(const Status& status, std::string param, int64_t retry_after_us
 }
 
 ApiError ErrorOf(const GenerationError& error) {
-  return ErrorOf(error.status, error.param, error.retry_after_us);
+  ApiError out = ErrorOf(error.status, error.param, error.retry_after_us);
+  if (error.code.empty()) return out;
+  out.code = error.code;
+  if (out.http_status == 400) out.http_status = 422;
+  return out;
 }
 
 HttpResponse ResponseOf(const ApiError& error) {
@@ -64,8 +68,10 @@ HttpResponse ResponseOf(const ApiError& error) {
     const int64_t seconds = (error.retry_after_us + kSecondUs - 1) / kSecondUs;
     response.headers.emplace_back("Retry-After", std::to_string(std::max<int64_t>(seconds, 1)));
   }
-  // A request that ran out of its own time would run out of it again.
-  if (error.http_status == 504) response.headers.emplace_back("X-Should-Retry", "false");
+  // A request that ran out of its own time would run out of it again, and one that makes replicas
+  // fail would do that again.
+  const bool hopeless = error.http_status == 504 || error.code == "poisoned_request";
+  if (hopeless) response.headers.emplace_back("X-Should-Retry", "false");
   return response;
 }
 

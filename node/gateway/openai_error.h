@@ -20,7 +20,8 @@ struct ApiError {
 
 // The error of a field: 400, naming it.
 ApiError FieldError(std::string param, std::string message);
-// By what the caller should do: 400, 404, 403, 429, 503, 504, 500.
+// By what the caller should do: 400, 404, 403, 429, 503, 504, 500; 422 where the request is well
+// formed and contradicts another one.
 ApiError ErrorOf(const Status& status, std::string param = {}, int64_t retry_after_us = 0);
 ApiError ErrorOf(const GenerationError& error);
 

@@ -12,6 +12,7 @@
 #include "node/gateway/gateway_options.h"
 #include "node/gateway/generation.h"
 #include "node/gateway/openai_error.h"
+#include "node/gateway/request_origin.h"
 
 namespace muselet {
 
@@ -23,6 +24,9 @@ struct OpenAiRequest {
   // All but `prompt`, which is one of `prompts`: a completion may have several.
   GenerationRequest generation;
   std::vector<std::variant<ChatPrompt, TextPrompt, TokenPrompt>> prompts;
+  // What it keeps if it is asked again. Absent: it is answered once.
+  std::optional<RequestOrigin> origin;
+  std::vector<FixedParts> fixed;  // by prompt
 
   bool stream = false;
   bool include_usage = false;

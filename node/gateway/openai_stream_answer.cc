@@ -6,6 +6,8 @@ namespace {
 
 constexpr std::string_view kDone = "data: [DONE]\n\n";
 constexpr std::string_view kKeepAlive = ": keep-alive\n\n";
+// Each event's id tells how much of each choice went before it; more of them are not resumed.
+constexpr size_t kResumedChoicesMax = 64;
 
 // Writes each update as it comes. The head waits for the first one, so that a refusal is still an
 // ordinary answer with its status.
@@ -18,6 +20,9 @@ class StreamAnswer final : public OpenAiAnswer {
     head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
     head.keep_alive = kKeepAlive;
     exchange_->BeginStream(std::move(head));
+    resumable_ = request_.origin.has_value() && choices_.size() <= kResumedChoicesMax;
+    points_ = resume();
+    points_.resize(choices_.size());
   }
 
  private:
@@ -28,22 +33,53 @@ class StreamAnswer final : public OpenAiAnswer {
     }
     out_.clear();
     prompt.usage.prompt_tokens = static_cast<uint32_t>(prompt.start.prompt_ids.size());
-    if (!choice.begun && chat()) AppendRole(prompt, choice);
+    if (!choice.begun && chat() && !update.text_seen) AppendRole(prompt, choice);
     prompt.usage.generation_tokens += static_cast<uint32_t>(update.tokens.size());
     const bool finished = update.finish != FinishReason::kNone;
+    Advance(choice, update);
+    if (update.text_seen) {
+      std::string skipped;  // its length counts in the positions of later tokens
+      if (tokens_shown()) AppendLogprobs(prompt, choice, update.tokens, !choice.begun, skipped);
+      if (finished && !update.finish_seen) AppendFinish(prompt, choice, update);
+      if (!out_.empty()) exchange_->Write(out_);
+      return;
+    }
     const bool shows_tokens = tokens_shown() && !update.tokens.empty();
     const bool echoes = !choice.begun && request_.generation.echo && request_.logprobs;
     if (!update.text.empty() || (!finished && (shows_tokens || echoes))) {
       AppendChunk(prompt, choice, update, true, FinishReason::kNone);
-      if (finished) AppendChunk(prompt, choice, update, false, update.finish);
+      if (finished) AppendFinish(prompt, choice, update);
     } else if (finished) {
+      points_[choice.index].stage = ResumePoint::Stage::kFinished;
       AppendChunk(prompt, choice, update, true, update.finish);
     }
     if (!out_.empty()) exchange_->Write(out_);
   }
 
-  void AppendRole(const Prompt& prompt, const Choice& choice) {
+  void Advance(const Choice& choice, const ChoiceUpdate& update) {
+    ResumePoint& point = points_[choice.index];
+    if (!update.text_seen) point.tokens += static_cast<uint32_t>(update.tokens.size());
+    if (update.finish != FinishReason::kNone && point.stage == ResumePoint::Stage::kTokens)
+      point.stage = ResumePoint::Stage::kText;
+  }
+
+  void AppendFinish(const Prompt& prompt, Choice& choice, const ChoiceUpdate& update) {
+    points_[choice.index].stage = ResumePoint::Stage::kFinished;
+    AppendChunk(prompt, choice, update, false, update.finish);
+  }
+
+  void AppendEventStart() {
+    if (resumable_) {
+      out_ += "id: ";
+      out_ += request_.origin->token;
+      AppendPosition(points_, out_);
+      out_ += '\n';
+    }
     out_ += prefix_;
+  }
+
+  void AppendRole(const Prompt& prompt, const Choice& choice) {
+    AppendEventStart();
     out_ += R"({"index":)";
     AppendInteger(choice.index, out_);
     out_ += R"(,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}])";
@@ -57,7 +93,7 @@ class StreamAnswer final : public OpenAiAnswer {
   // `content` is false for the closing chunk of an update whose text went before.
   void AppendChunk(const Prompt& prompt, Choice& choice, const ChoiceUpdate& update, bool content,
                    FinishReason finish) {
-    out_ += prefix_;
+    AppendEventStart();
     out_ += R"({"index":)";
     AppendInteger(choice.index, out_);
     AppendText(content ? std::string_view(update.text) : std::string_view(), finish);
@@ -131,8 +167,10 @@ class StreamAnswer final : public OpenAiAnswer {
     exchange_->End();
   }
 
-  std::string prefix_;  // of each chunk, up to the choice
-  std::string out_;     // reused
+  bool resumable_ = false;
+  std::vector<ResumePoint> points_;  // by choice: what has been written
+  std::string prefix_;               // of each chunk, up to the choice
+  std::string out_;                  // reused
 };
 
 }  // namespace

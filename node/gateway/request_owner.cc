@@ -10,19 +10,12 @@ bool Retryable(StatusCode code) {
   return code == StatusCode::kUnavailable || code == StatusCode::kResourceExhausted;
 }
 
-// How a choice that has already produced `generated` ends, if it does: an attempt can break off
-// between its last token and the word that it was the last.
-FinishReason FinishOf(const StopRules& stop, const std::vector<TokenId>& generated) {
-  const bool may_end = !generated.empty() && generated.size() > stop.min_tokens;
-  if (may_end && std::count(stop.end_tokens.begin(), stop.end_tokens.end(), generated.back()))
-    return FinishReason::kStop;
-  return generated.size() >= stop.max_tokens ? FinishReason::kLength : FinishReason::kNone;
-}
-
 }  // namespace
 
 RequestOwner::RequestOwner(const RequestOwnerOptions& options)
-    : options_(options), scheduler_up_(options.schedulers, false) {}
+    : options_(options),
+      scheduler_up_(options.schedulers, false),
+      budget_(options.limits.retry_share, options.limits.retry_reserve) {}
 
 OwnerOutput RequestOwner::Step(OwnerInput input, int64_t now_us) {
   out_ = OwnerOutput();
@@ -48,8 +41,9 @@ void RequestOwner::Handle(StartRequest& input) {
               1'000'000});
     return;
   }
+  budget_.AddRequest();
   Request request;
-  request.deadline_us = now_us_ + input.record.timeout_us;
+  request.deadline_us = now_us_ + input.record.timeout_us - input.record.waited_us;
   request.attempt_began_us = now_us_;
   request.next_place_us = now_us_;
   request.unfinished = input.record.choices;
@@ -57,6 +51,7 @@ void RequestOwner::Handle(StartRequest& input) {
   request.record = std::move(input.record);
   const auto [entry, added] = requests_.emplace(id, std::move(request));
   CHECK(added, "request id drawn twice: ", id.ToString());
+  TakeName(entry->second);
   TryPlace(entry->second);
 }
 
@@ -65,7 +60,7 @@ void RequestOwner::Handle(const CancelRequest& input) {
   if (found == requests_.end()) return;
   CancelChoices(found->second);
   SendRelease(found->second);
-  requests_.erase(found);
+  Erase(input.request);
 }
 
 void RequestOwner::Handle(const EndAll& input) {
@@ -83,7 +78,8 @@ void RequestOwner::Handle(const StopChoice& input) {
   Choice& choice = request.choices[input.sequence.choice];
   if (choice.finished) return;
   if (request.phase == Phase::kRunning) {
-    out_.to_nodes.push_back({request.endpoint, Cancel{input.sequence, request.attempt}});
+    const SequenceId sequence = {request.wire, input.sequence.choice};
+    out_.to_nodes.push_back({request.endpoint, Cancel{sequence, request.attempt}});
   }
   choice.finished = true;
   if (--request.unfinished == 0) End(input.sequence.request, OkStatus());
@@ -106,10 +102,18 @@ void RequestOwner::Handle(const SchedulerUp& input) {
 void RequestOwner::Handle(const SchedulerDown& input) {
   scheduler_up_[input.scheduler] = false;
   for (auto& [id, request] : requests_) {
-    if (request.phase != Phase::kPlaced || request.scheduler != input.scheduler) continue;
-    request.phase = Phase::kWaiting;
-    request.next_place_us = now_us_;
-    TryPlace(request);
+    if (request.phase == Phase::kWaiting || request.scheduler != input.scheduler) continue;
+    if (request.phase == Phase::kPlaced) {
+      // Asked again under this number, after it heard our Release of it, it would say nothing.
+      ++request.attempt;
+      request.phase = Phase::kWaiting;
+      request.next_place_us = now_us_;
+      TryPlace(request);
+    } else if (const std::optional<uint32_t> other = PickScheduler(request)) {
+      // It runs on; another scheduler finds it on its node and tells if that is lost.
+      request.scheduler = *other;
+      SendPlace(request);
+    }
   }
 }
 
@@ -158,7 +162,7 @@ void RequestOwner::TickRequest(Request& request) {
                          std::to_string(request.record.timeout_us / 1000) + " ms)"));
     return;
   }
-  if (request.phase == Phase::kRunning) return;
+  if (request.phase == Phase::kRunning) return AskIfQuiet(request);
   if (now_us_ - request.attempt_began_us >= options_.limits.place_timeout_us) {
     End(request.record.request, Unavailable(WhyNoPlace(request) + "; retry later"), 1'000'000);
     return;
@@ -170,6 +174,16 @@ void RequestOwner::TickRequest(Request& request) {
     SendPlace(request);
     request.next_place_us = now_us_ + options_.place_repeat_us;
   }
+}
+
+// Its last tokens, or the word that it is lost, may have been lost themselves. A scheduler answers
+// with what it knows, and learns the rest from the node's reports.
+void RequestOwner::AskIfQuiet(Request& request) {
+  if (now_us_ - request.heard_us < options_.quiet_us) return;
+  request.heard_us = now_us_;
+  const std::optional<uint32_t> other = PickScheduler(request);
+  if (!scheduler_up_[request.scheduler] && other) request.scheduler = *other;
+  SendPlace(request);
 }
 
 std::string RequestOwner::WhyNoPlace(const Request& request) const {
@@ -184,13 +198,14 @@ std::string RequestOwner::WhyNoPlace(const Request& request) const {
 }
 
 void RequestOwner::OnTicket(uint32_t scheduler, const Ticket& ticket) {
-  const auto found = requests_.find(ticket.request);
-  if (found == requests_.end()) {
+  Request* const found = Find(ticket.request);
+  if (found == nullptr) {
     ++counters_.late_messages;
     out_.to_schedulers.push_back({scheduler, Release{ticket.request, ticket.attempt}});
     return;
   }
-  Request& request = found->second;
+  Request& request = *found;
+  TellQuota(scheduler, request, ticket.quota);
   if (request.phase == Phase::kRunning && ticket.attempt == request.attempt &&
       request.scheduler == scheduler)
     return;  // it found the request again, after a restart
@@ -202,25 +217,37 @@ void RequestOwner::OnTicket(uint32_t scheduler, const Ticket& ticket) {
       out_.to_schedulers.push_back({scheduler, Release{ticket.request, ticket.attempt}});
     return;
   }
+  const RequestRecord& record = request.record;
+  if (record.is_audit() &&
+      (ticket.replica == record.avoid || ticket.numerics_id != record.numerics_id)) {
+    End(record.request, Unavailable("no other replica computes alike"));
+    return;
+  }
   request.phase = Phase::kRunning;
+  request.heard_us = now_us_;
   request.scheduler = scheduler;
   request.endpoint = ticket.endpoint;
+  request.replica = ticket.replica;
+  request.numerics_id = ticket.numerics_id;
   request.progressed = false;
   out_.events.push_back(
-      Ticketed{ticket.request, ticket.attempt, now_us_ - request.attempt_began_us});
+      Ticketed{record.request, request.attempts == 1, now_us_ - request.attempt_began_us});
   SubmitChoices(request, ticket);
 }
 
 void RequestOwner::OnRefused(uint32_t scheduler, const Refused& refused) {
-  const auto found = requests_.find(refused.request);
-  if (found == requests_.end() || found->second.phase != Phase::kPlaced ||
-      found->second.attempt != refused.attempt || found->second.scheduler != scheduler) {
+  Request* const found = Find(refused.request);
+  if (found == nullptr || found->phase != Phase::kPlaced || found->attempt != refused.attempt ||
+      found->scheduler != scheduler) {
     ++counters_.late_messages;
     return;
   }
-  Request& request = found->second;
+  Request& request = *found;
+  TellQuota(scheduler, request, refused.quota);
   ++request.refusals;
-  const bool begun = request.failures > 0;
+  const bool begun = request.attempts > 1 && !request.record.is_audit();
+  // Where no other replica is left, those that failed are better than none.
+  request.avoid.clear();
   const auto up =
       static_cast<uint32_t>(std::count(scheduler_up_.begin(), scheduler_up_.end(), true));
   if (Retryable(refused.code) && (begun || request.refusals < up)) {
@@ -235,26 +262,25 @@ void RequestOwner::OnRefused(uint32_t scheduler, const Refused& refused) {
     TryPlace(request);
     return;
   }
-  End(refused.request, Status(refused.code, refused.message), refused.retry_after_us);
+  End(request.record.request, Status(refused.code, refused.message), refused.retry_after_us);
 }
 
 void RequestOwner::OnLost(uint32_t scheduler, const Lost& lost) {
-  const auto found = requests_.find(lost.request);
-  if (found == requests_.end() || found->second.attempt != lost.attempt ||
-      found->second.scheduler != scheduler || found->second.phase == Phase::kWaiting) {
+  Request* const request = Find(lost.request);
+  if (request == nullptr || request->attempt != lost.attempt || request->scheduler != scheduler ||
+      request->phase == Phase::kWaiting) {
     ++counters_.late_messages;
     return;
   }
-  EndAttempt(found->second, Unavailable("the replica was lost: " + lost.reason));
+  EndAttempt(*request, Unavailable("the replica was lost: " + lost.reason), lost.suspect);
 }
 
 void RequestOwner::OnTokens(const std::string& endpoint, TokenUpdate& update) {
-  const auto found = requests_.find(update.sequence.request);
-  const bool current = found != requests_.end() && found->second.phase == Phase::kRunning &&
-                       found->second.attempt == update.attempt &&
-                       found->second.endpoint == endpoint &&
-                       update.sequence.choice < found->second.choices.size() &&
-                       !found->second.choices[update.sequence.choice].finished;
+  Request* const found = Find(update.sequence.request);
+  const bool current = found != nullptr && found->phase == Phase::kRunning &&
+                       found->attempt == update.attempt && found->endpoint == endpoint &&
+                       update.sequence.choice < found->choices.size() &&
+                       !found->choices[update.sequence.choice].finished;
   if (!current) {
     ++counters_.late_messages;
     // It still computes for nobody: our Cancel went astray.
@@ -262,7 +288,8 @@ void RequestOwner::OnTokens(const std::string& endpoint, TokenUpdate& update) {
       out_.to_nodes.push_back({endpoint, Cancel{update.sequence, update.attempt}});
     return;
   }
-  Request& request = found->second;
+  Request& request = *found;
+  request.heard_us = now_us_;
   if (!AcceptTokens(request, update)) {
     ++counters_.gaps;
     EndAttempt(request, Unavailable("tokens of the node were lost on the way"));
@@ -272,16 +299,12 @@ void RequestOwner::OnTokens(const std::string& endpoint, TokenUpdate& update) {
   // The end is told with the last token; a doubled message must not end the sequence earlier.
   FinishReason finish = update.finish;
   if (finish == FinishReason::kError || finish == FinishReason::kCancelled) {
-    EndAttempt(request, finish == FinishReason::kError
-                            ? Status(update.error_code == StatusCode::kOk ? StatusCode::kInternal
-                                                                          : update.error_code,
-                                     update.error)
-                            : Unavailable("the node gave the sequence up"));
+    EndEarly(request, update);
     return;
   }
   if (finish == FinishReason::kDeadline) {
     CancelChoices(request);
-    End(update.sequence.request, DeadlineExceeded("the request's time is over"));
+    End(request.record.request, DeadlineExceeded("the request's time is over"));
     return;
   }
   // `tokens` may have been moved from, its size has not changed.
@@ -292,6 +315,15 @@ void RequestOwner::OnTokens(const std::string& endpoint, TokenUpdate& update) {
     finish = FinishReason::kNone;
   }
   if (finish != FinishReason::kNone) FinishChoice(request, update.sequence.choice, finish);
+}
+
+void RequestOwner::EndEarly(Request& request, const TokenUpdate& update) {
+  if (update.finish == FinishReason::kCancelled)
+    return EndAttempt(request, Unavailable("the node gave the sequence up"));
+  const bool unnamed = update.error_code == StatusCode::kOk;
+  const Status why(unnamed ? StatusCode::kInternal : update.error_code, update.error);
+  const bool fault = why.code() == StatusCode::kInternal || why.code() == StatusCode::kDataLoss;
+  EndAttempt(request, why, fault);
 }
 
 bool RequestOwner::AcceptTokens(Request& request, TokenUpdate& update) {
@@ -309,7 +341,7 @@ bool RequestOwner::AcceptTokens(Request& request, TokenUpdate& update) {
   const size_t fresh = std::min(update.tokens.size() - known, room);
   if (fresh == 0) return true;
   Delivered delivered;
-  delivered.sequence = update.sequence;
+  delivered.sequence = {request.record.request, update.sequence.choice};
   delivered.tokens.assign(std::make_move_iterator(update.tokens.begin() + known),
                           std::make_move_iterator(update.tokens.begin() + known + fresh));
   for (const SampledToken& token : delivered.tokens) choice.generated.push_back(token.id);
@@ -337,128 +369,6 @@ void RequestOwner::FinishChoice(Request& request, uint32_t choice, FinishReason 
     out_.events.push_back(std::move(delivered));
   }
   if (--request.unfinished == 0) End(id, OkStatus());
-}
-
-std::optional<uint32_t> RequestOwner::PickScheduler(const Request& request) const {
-  const auto count = static_cast<uint32_t>(scheduler_up_.size());
-  for (uint32_t i = 0; i < count; ++i) {
-    const auto candidate =
-        static_cast<uint32_t>((request.record.request.low + request.refusals + i) % count);
-    if (scheduler_up_[candidate]) return candidate;
-  }
-  return std::nullopt;
-}
-
-void RequestOwner::TryPlace(Request& request) {
-  if (now_us_ < request.next_place_us) return;
-  const std::optional<uint32_t> scheduler = PickScheduler(request);
-  if (!scheduler) return;
-  request.phase = Phase::kPlaced;
-  request.scheduler = *scheduler;
-  request.next_place_us = now_us_ + options_.place_repeat_us;
-  SendPlace(request);
-}
-
-void RequestOwner::SendPlace(const Request& request) {
-  const RequestRecord& record = request.record;
-  size_t least = record.stop.max_tokens;
-  size_t most = 0;
-  for (const Choice& choice : request.choices) {
-    if (choice.finished) continue;
-    least = std::min(least, choice.generated.size());
-    most = std::max(most, choice.generated.size());
-  }
-  Place place;
-  place.request = record.request;
-  place.attempt = request.attempt;
-  place.model = record.model;
-  place.surface = record.surface;
-  place.request_class = record.request_class;
-  place.choices = request.unfinished;
-  place.prompt_tokens = static_cast<uint32_t>(record.prompt.size() + most);
-  place.max_tokens = static_cast<uint32_t>(record.stop.max_tokens - least);
-  place.timeout_us = std::max<int64_t>(1, request.deadline_us - now_us_);
-  place.block_hashes = HashBlocks(record.cache_salt, record.prompt);
-  out_.to_schedulers.push_back({request.scheduler, std::move(place)});
-}
-
-void RequestOwner::SubmitChoices(Request& request, const Ticket& ticket) {
-  const RequestRecord& record = request.record;
-  for (uint32_t i = 0; i < request.choices.size(); ++i) {
-    const Choice& choice = request.choices[i];
-    if (choice.finished) continue;
-    Submit submit;
-    submit.sequence = {record.request, i};
-    submit.attempt = request.attempt;
-    submit.epoch = ticket.epoch;
-    submit.replica = ticket.replica;
-    submit.surface = record.surface;
-    submit.request_class = record.request_class;
-    submit.cache_salt = record.cache_salt;
-    submit.timeout_us = std::max<int64_t>(1, request.deadline_us - now_us_);
-    submit.prompt = record.prompt;
-    submit.generated = choice.generated;
-    submit.sampling = record.sampling;
-    // The prompt is the same for all choices: one of them scores it, once.
-    if (i > 0 || choice.prompt_scored) submit.sampling.prompt_logprobs = -1;
-    submit.stop = record.stop;
-    out_.to_nodes.push_back({request.endpoint, std::move(submit)});
-  }
-}
-
-void RequestOwner::CancelChoices(const Request& request) {
-  if (request.phase != Phase::kRunning) return;
-  for (uint32_t i = 0; i < request.choices.size(); ++i) {
-    if (request.choices[i].finished) continue;
-    out_.to_nodes.push_back(
-        {request.endpoint, Cancel{{request.record.request, i}, request.attempt}});
-  }
-}
-
-void RequestOwner::SendRelease(const Request& request) {
-  if (request.phase == Phase::kWaiting) return;
-  out_.to_schedulers.push_back(
-      {request.scheduler, Release{request.record.request, request.attempt}});
-}
-
-void RequestOwner::EndAttempt(Request& request, const Status& why) {
-  const RequestId id = request.record.request;
-  CancelChoices(request);
-  if (!Retryable(why.code()) || request.failures + 1 >= options_.limits.attempts_max) {
-    End(id, request.failures == 0
-                ? why
-                : why.WithContext("attempt " + std::to_string(request.failures + 1)));
-    return;
-  }
-  SendRelease(request);
-  out_.events.push_back(Reattempted{id, request.attempt, why, request.endpoint});
-  const bool progressed = request.progressed;
-  request.phase = Phase::kWaiting;
-  request.progressed = false;
-  request.refusals = 0;
-  request.endpoint.clear();
-  request.attempt_began_us = now_us_;
-  request.next_place_us =
-      now_us_ + (progressed ? 0 : options_.retry_backoff_us << request.failures);
-  ++request.failures;
-  ++request.attempt;
-  ++counters_.retries;
-  for (uint32_t i = 0; i < request.choices.size(); ++i) {
-    const Choice& choice = request.choices[i];
-    const FinishReason finish = FinishOf(request.record.stop, choice.generated);
-    if (choice.finished || finish == FinishReason::kNone) continue;
-    const bool last = request.unfinished == 1;
-    FinishChoice(request, i, finish);
-    if (last) return;
-  }
-  TryPlace(request);
-}
-
-void RequestOwner::End(const RequestId& id, Status status, int64_t retry_after_us) {
-  const auto found = requests_.find(id);
-  SendRelease(found->second);
-  out_.events.push_back(Ended{id, std::move(status), retry_after_us});
-  requests_.erase(found);
 }
 
 }  // namespace muselet

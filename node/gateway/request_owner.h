@@ -15,8 +15,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <variant>
 #include <vector>
@@ -24,6 +26,7 @@
 #include "base/messages.h"
 #include "base/status.h"
 #include "node/gateway/gateway_options.h"
+#include "node/gateway/retry_budget.h"
 
 namespace muselet {
 
@@ -31,8 +34,10 @@ struct RequestOwnerOptions {
   RequestLimits limits;
   uint32_t schedulers = 1;
   int64_t place_repeat_us = 1'000'000;  // a Place without an answer is sent again
+  int64_t quiet_us = 5'000'000;  // a running request without tokens for so long is asked for
   int64_t retry_backoff_us = 20'000;    // before the next attempt if the last one made no progress;
                                         // doubles with each attempt
+  double audit_fraction = 0;            // of the requests that end well, told as AuditCase
 };
 
 // Everything that decides the tokens of a request, and where it may run.
@@ -41,9 +46,20 @@ struct RequestRecord {
   std::string model;
   std::string surface;
   RequestClass request_class = RequestClass::kInteractive;
+  double share = 1.0;
   uint64_t cache_salt = 0;
   uint32_t choices = 1;    // >= 1
-  int64_t timeout_us = 0;  // > 0, from Start on
+  int64_t timeout_us = 0;  // > 0, from when the client asked
+  int64_t waited_us = 0;   // of it, before Start
+  // Under this id the request may run already, left over by a gateway that was lost: the first
+  // attempt asks for it by this name, numbered `join_attempt` or higher; any further one goes by
+  // `request`. Zero: no such id.
+  RequestId join;
+  uint32_t join_attempt = 0;
+  // An audit: not on this replica, only where numerics are these, and never tried again.
+  std::string avoid;
+  std::string numerics_id;
+  bool is_audit() const { return !avoid.empty(); }
   std::vector<TokenId> prompt;
   SamplingParams sampling;
   StopRules stop;
@@ -92,7 +108,7 @@ using OwnerInput =
 // What the owner tells about a request, in order.
 struct Ticketed {  // a place was found for an attempt
   RequestId request;
-  uint32_t attempt = 0;
+  bool first = true;
   int64_t waited_us = 0;  // since the attempt began
 };
 struct Delivered {
@@ -108,12 +124,24 @@ struct Reattempted {  // an attempt ended early; the next one begins
   Status cause;
   std::string endpoint;  // of the node that it ran on; empty = none yet
 };
+struct QuotaTold {  // a scheduler said what is left of a surface's quotas
+  uint32_t scheduler = 0;
+  std::string surface;
+  QuotaState quota;
+};
+// A request that ended well and is to be computed again elsewhere; comes before its Ended.
+struct AuditCase {
+  RequestRecord record;
+  std::vector<std::vector<TokenId>> generated;  // by choice
+  std::string replica;                          // computed the last of it
+};
 struct Ended {  // the last event of a request
   RequestId request;
   Status status;  // OK: every choice has finished
   int64_t retry_after_us = 0;
+  std::string_view code = {};  // as GenerationError's
 };
-using OwnerEvent = std::variant<Ticketed, Delivered, Reattempted, Ended>;
+using OwnerEvent = std::variant<Ticketed, Delivered, Reattempted, QuotaTold, AuditCase, Ended>;
 
 struct ToScheduler {
   uint32_t scheduler = 0;
@@ -135,6 +163,9 @@ struct OwnerCounters {
   uint64_t mismatched_tokens = 0;  // seen before, but with another id: a replica is not pure
   uint64_t gaps = 0;               // an index was skipped: the attempt ended
   uint64_t retries = 0;            // attempts beyond the first
+  uint64_t joins = 0;              // requests that asked for what might run already
+  uint64_t poisoned = 0;           // given up because replicas failed by them
+  uint64_t budget_refusals = 0;    // attempts that the retry budget did not allow
 };
 
 class RequestOwner {
@@ -159,14 +190,21 @@ class RequestOwner {
     RequestRecord record;
     Phase phase = Phase::kWaiting;
     int64_t deadline_us = 0;
-    uint32_t attempt = 0;          // its number on the wire
-    uint32_t failures = 0;         // attempts that ended early
-    bool progressed = false;       // this attempt delivered something
-    uint32_t scheduler = 0;        // asked, or the one that gave the ticket
-    int64_t attempt_began_us = 0;  // waiting for a ticket since
-    int64_t next_place_us = 0;     // kWaiting: not before; kPlaced: send again at
-    uint32_t refusals = 0;         // of this attempt
-    std::string endpoint;          // kRunning
+    RequestId wire;                  // its name on the wire
+    uint32_t attempt = 0;            // its number on the wire
+    uint32_t attempts = 1;           // so far, the running one included
+    uint32_t failures = 0;           // attempts in a row that delivered nothing
+    uint32_t faults = 0;             // attempts that ended by a fault of their replica
+    std::vector<std::string> avoid;  // the replicas of these
+    bool progressed = false;         // this attempt delivered something
+    uint32_t scheduler = 0;          // asked, or the one that gave the ticket
+    int64_t attempt_began_us = 0;    // waiting for a ticket since
+    int64_t next_place_us = 0;       // kWaiting: not before; kPlaced: send again at
+    uint32_t refusals = 0;           // of this attempt
+    std::string endpoint;            // kRunning
+    int64_t heard_us = 0;            // kRunning: of its tokens, or asked for
+    std::string replica;             // kRunning
+    std::string numerics_id;         // kRunning
     std::vector<Choice> choices;
     uint32_t unfinished = 0;
   };
@@ -188,25 +226,45 @@ class RequestOwner {
   void OnRefused(uint32_t scheduler, const Refused& refused);
   void OnLost(uint32_t scheduler, const Lost& lost);
   void OnTokens(const std::string& endpoint, TokenUpdate& update);
+  void EndEarly(Request& request, const TokenUpdate& update);
   bool AcceptTokens(Request& request, TokenUpdate& update);
+
+  // By its name on the wire; null if there is none of this name now.
+  Request* Find(const RequestId& wire);
+  void TakeName(Request& request);
+  void DropJoinName(Request& request);
+  void Erase(const RequestId& id);
+  void TellQuota(uint32_t scheduler, const Request& request, const QuotaState& quota);
 
   void TryPlace(Request& request);
   void SendPlace(const Request& request);
   void SubmitChoices(Request& request, const Ticket& ticket);
   void CancelChoices(const Request& request);
   void SendRelease(const Request& request);
-  // Ends the attempt; the next one follows unless attempts or time are used up.
-  void EndAttempt(Request& request, const Status& why);
+  // Ends the attempt; the next one follows unless attempts or time are used up. `fault`: the
+  // replica failed by its own fault, perhaps because of this request.
+  void EndAttempt(Request& request, const Status& why, bool fault = false);
+  // The end of a request that gets no further attempt.
+  std::optional<Ended> LastAttempt(Request& request, const Status& why, bool fault);
+  void BeginAttempt(Request& request);
   void FinishChoice(Request& request, uint32_t choice, FinishReason finish);
-  void End(const RequestId& id, Status status, int64_t retry_after_us = 0);
+  void End(const RequestId& id, Status status, int64_t retry_after_us = 0,
+           std::string_view code = {});
+  void TellAudit(const Request& request);
   void TickRequest(Request& request);
+  void AskIfQuiet(Request& request);
   std::string WhyNoPlace(const Request& request) const;
   std::optional<uint32_t> PickScheduler(const Request& request) const;
 
   RequestOwnerOptions options_;
   std::vector<bool> scheduler_up_;
   std::unordered_map<std::string, uint32_t> replicas_ready_;  // by model, as told
+  RetryBudget budget_;
   Requests requests_;
+  std::unordered_map<RequestId, RequestId> joining_;  // join id -> request that goes by it
+  // The last attempts under join ids, so that a request that is asked again goes on from there.
+  std::unordered_map<RequestId, uint32_t> join_attempts_;
+  std::deque<RequestId> join_order_;  // oldest first
   OwnerCounters counters_;
   OwnerOutput out_;     // of the running Step
   int64_t now_us_ = 0;  // of the running Step

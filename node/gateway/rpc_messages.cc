@@ -110,6 +110,7 @@ void WriteError(const GenerationError& error, v1::Response& response) {
   out.set_message(error.status.message());
   out.set_param(error.param);
   out.set_retry_after_ms(error.retry_after_us / 1000);
+  out.set_reason(std::string(error.code));
 }
 
 }  // namespace muselet

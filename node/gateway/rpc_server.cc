@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "frontend.pb.h"
 #include "node/gateway/rpc_messages.h"
 
@@ -25,15 +26,41 @@ Status Draining() {
 // far as callbacks go: it cancels all calls when it ends.
 class RpcServer::CallSink final : public GenerationSink {
  public:
-  CallSink(RpcServer& server, RawPeer peer, uint64_t call_id, bool with_logprobs)
-      : server_(server), peer_(std::move(peer)), call_id_(call_id), with_logprobs_(with_logprobs) {}
+  // `origin`: of the call, if it can be resumed.
+  CallSink(RpcServer& server, RawPeer peer, uint64_t call_id, bool with_logprobs, uint32_t choices,
+           std::optional<RequestOrigin> origin)
+      : server_(server),
+        peer_(std::move(peer)),
+        call_id_(call_id),
+        with_logprobs_(with_logprobs),
+        choices_(choices),
+        origin_(std::move(origin)) {}
 
-  void OnStart(const GenerationStart& start) override { request_id_ = start.request.ToString(); }
+  // By now the number of choices has been checked.
+  void OnStart(const GenerationStart& start) override {
+    request_id_ = start.request.ToString();
+    if (origin_) points_ = origin_->resume;
+    points_.resize(choices_);
+  }
 
   void OnUpdate(const ChoiceUpdate& update) override {
+    ResumePoint& point = points_[update.choice];
+    if (!update.text_seen) point.tokens += static_cast<uint32_t>(update.tokens.size());
+    const bool ends = update.finish != FinishReason::kNone && !update.finish_seen;
+    if (ends) point.stage = ResumePoint::Stage::kFinished;
+    if (update.text_seen && !ends) return;
     v1::Response response;
     response.set_call_id(call_id_);
-    WriteUpdate(update, request_id_, with_logprobs_, *response.mutable_chunk());
+    v1::GenerateChunk& chunk = *response.mutable_chunk();
+    WriteUpdate(update, request_id_, with_logprobs_, chunk);
+    if (update.text_seen) {
+      chunk.clear_text();
+      chunk.clear_tokens();
+    }
+    if (origin_) {
+      chunk.set_event_id(origin_->token);
+      AppendPosition(points_, *chunk.mutable_event_id());
+    }
     server_.Answer(peer_, response);
   }
 
@@ -63,6 +90,9 @@ class RpcServer::CallSink final : public GenerationSink {
   const RawPeer peer_;
   const uint64_t call_id_;
   const bool with_logprobs_;
+  const uint32_t choices_;
+  const std::optional<RequestOrigin> origin_;
+  std::vector<ResumePoint> points_;  // by choice: what has been sent
   std::string request_id_;
 };
 
@@ -182,12 +212,39 @@ void RpcServer::OnGenerate(const RawPeer& peer, uint64_t call_id, const RpcCalle
                     "model");
     request.model = models[0].id;
   }
+  std::optional<RequestOrigin> origin;
+  if (options_.origins) {
+    auto opened = OpenOrigin(caller, message);
+    if (const auto* fault = std::get_if<GenerationError>(&opened))
+      return Refuse(peer, call_id, *fault);
+    origin = std::get<RequestOrigin>(std::move(opened));
+    request.fixed = options_.origins->PartsOf(*origin, 0);
+    request.resume = origin->resume;
+  }
+  const uint32_t choices = request.choices;
   const RequestId id = service_.Start(
-      std::move(request), std::make_unique<CallSink>(*this, peer, call_id, read->wants_logprobs));
+      std::move(request), std::make_unique<CallSink>(*this, peer, call_id, read->wants_logprobs,
+                                                     choices, std::move(origin)));
   Client& entry = clients_[peer.id];
   entry.peer = peer;
   entry.heard_us = loop_.NowUs();
   entry.calls[call_id] = {id};
+}
+
+std::variant<RequestOrigin, GenerationError> RpcServer::OpenOrigin(
+    const RpcCaller& caller, v1::GenerateRequest message) const {
+  const std::string key = std::move(*message.mutable_idempotency_key());
+  const std::string event_id = std::move(*message.mutable_last_event_id());
+  message.clear_idempotency_key();
+  message.clear_last_event_id();
+  const std::string body = message.SerializeAsString();
+  RequestClaim claim;
+  claim.surface = caller.surface;
+  claim.key = key;
+  claim.event_id = event_id;
+  claim.kind = "rpc";
+  claim.body = body;
+  return options_.origins->Open(claim, Clock::Real().UnixUs());
 }
 
 void RpcServer::OnCancel(const RawPeer& peer, uint64_t call_id, uint64_t generate_call_id) {
@@ -233,9 +290,13 @@ void RpcServer::AnswerHealth(const RawPeer& peer, uint64_t call_id) {
 }
 
 void RpcServer::Refuse(const RawPeer& peer, uint64_t call_id, Status status, std::string param) {
+  Refuse(peer, call_id, GenerationError{std::move(status), std::move(param), 0});
+}
+
+void RpcServer::Refuse(const RawPeer& peer, uint64_t call_id, const GenerationError& error) {
   v1::Response response;
   response.set_call_id(call_id);
-  WriteError({std::move(status), std::move(param), 0}, response);
+  WriteError(error, response);
   Answer(peer, response);
 }
 

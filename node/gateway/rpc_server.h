@@ -11,11 +11,13 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "comms/event_loop.h"
 #include "comms/message_socket.h"
 #include "comms/raw_router.h"
 #include "node/gateway/generation.h"
+#include "node/gateway/request_origin.h"
 
 namespace muselet::v1 {
 class GenerateRequest;
@@ -40,6 +42,9 @@ struct RpcServerOptions {
   // Messages that wait for one client that does not read; its calls are cancelled beyond.
   uint32_t queue_messages_max = 4096;
   int64_t client_timeout_us = 3'000'000;  // silence of a client with open calls
+  // Idempotency keys and event ids; null: they are not heeded. Shared with the other doors of this
+  // gateway.
+  std::shared_ptr<RequestOrigins> origins = nullptr;
 };
 
 class RpcServer {
@@ -82,10 +87,14 @@ class RpcServer {
   void OnRequest(const RawPeer& peer, const v1::Request& request);
   void OnGenerate(const RawPeer& peer, uint64_t call_id, const RpcCaller& caller,
                   const v1::GenerateRequest& message);
+  // Fixes what the call keeps if it is made again.
+  std::variant<RequestOrigin, GenerationError> OpenOrigin(const RpcCaller& caller,
+                                                          v1::GenerateRequest message) const;
   void OnCancel(const RawPeer& peer, uint64_t call_id, uint64_t generate_call_id);
   void AnswerModels(const RawPeer& peer, uint64_t call_id);
   void AnswerHealth(const RawPeer& peer, uint64_t call_id);
   void Refuse(const RawPeer& peer, uint64_t call_id, Status status, std::string param = "");
+  void Refuse(const RawPeer& peer, uint64_t call_id, const GenerationError& error);
   // A client that cannot be answered is gone or does not read: its calls are cancelled.
   void Answer(const RawPeer& peer, v1::Response& response);
   void CloseCall(const RawPeer& peer, uint64_t call_id);

@@ -174,6 +174,7 @@ class FakeScheduler {
   void Send(Message message) { (void)server_->Send(gateway_, std::move(message)); }
 
   std::string node;  // endpoint of the next tickets; empty: places wait
+  std::string replica = "r0";
   std::vector<Place> places;
   std::vector<Release> releases;
   std::optional<Refused> refusal;  // answers all places
@@ -191,7 +192,7 @@ class FakeScheduler {
         refusal->attempt = place->attempt;
         Send(*refusal);
       } else if (!node.empty()) {
-        Send(Ticket{place->request, place->attempt, "r0", node, 1});
+        Send(Ticket{place->request, place->attempt, replica, node, 1, {}});
       }
     } else if (auto* release = std::get_if<Release>(&envelope.body)) {
       releases.push_back(*release);

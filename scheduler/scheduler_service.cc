@@ -22,7 +22,8 @@ class Service final : public SchedulerService {
       : name_(options.name),
         loop_(loop),
         metrics_(metrics),
-        router_(options.name, options.models, options.route, options.surfaces) {}
+        router_(options.name, options.models, options.route, options.surfaces),
+        drain_asked_(options.drain_asked) {}
 
   ~Service() override {
     ticker_.reset();
@@ -139,6 +140,7 @@ class Service final : public SchedulerService {
           break;
         case RouteEvent::Kind::kDrainAsked:
           LogInfo("drain asked for", fields);
+          if (event.name == name_ && drain_asked_) drain_asked_();
           break;
       }
     }
@@ -155,6 +157,8 @@ class Service final : public SchedulerService {
     metrics_.losses.Increment(static_cast<double>(counts.losses - published_.losses));
     metrics_.peers_left.Increment(static_cast<double>(counts.peers_left - published_.peers_left));
     metrics_.peers_lost.Increment(static_cast<double>(counts.peers_lost - published_.peers_lost));
+    PublishPlacement(counts);
+    PublishSurfaces(counts);
     published_ = counts;
     for (const int64_t queue_us : router_.TakeQueueTimesUs())
       metrics_.queue_time.Observe(static_cast<double>(queue_us) * 1e-6);
@@ -169,12 +173,45 @@ class Service final : public SchedulerService {
     last_tick_us_ = loop_.NowUs();
   }
 
+  void PublishPlacement(const RouteCounts& counts) {
+    const auto grow = [](const Counter& counter, uint64_t now, uint64_t before) {
+      counter.Increment(static_cast<double>(now - before));
+    };
+    grow(metrics_.prompt_tokens, counts.prompt_tokens, published_.prompt_tokens);
+    grow(metrics_.cached_prompt_tokens, counts.cached_prompt_tokens,
+         published_.cached_prompt_tokens);
+    grow(metrics_.cache_gaps, counts.cache_gaps, published_.cache_gaps);
+    grow(metrics_.ejections, counts.ejections, published_.ejections);
+    grow(metrics_.nonsense_reports, counts.nonsense_reports, published_.nonsense_reports);
+    metrics_.prefix_blocks.Set(static_cast<double>(counts.prefix_blocks));
+    metrics_.prefix_bytes.Set(static_cast<double>(counts.prefix_bytes));
+  }
+
+  void PublishSurfaces(const RouteCounts& counts) {
+    const std::vector<SurfaceCounts> surfaces = router_.surface_counts();
+    published_surfaces_.resize(surfaces.size());
+    for (size_t i = 0; i < surfaces.size(); ++i) {
+      const SchedulerMetrics::PerSurface& metrics = metrics_.surface(surfaces[i].surface);
+      for (size_t c = 0; c < metrics.waiting.size(); ++c)
+        metrics.waiting[c].Set(static_cast<double>(surfaces[i].waiting[c]));
+      for (size_t r = 0; r < metrics.refusals.size(); ++r) {
+        const uint64_t before = published_surfaces_[i].refusals[r];
+        metrics.refusals[r].Increment(static_cast<double>(surfaces[i].refusals[r] - before));
+      }
+    }
+    metrics_.surface("unknown").refusals[static_cast<size_t>(RefusalReason::kSurface)].Increment(
+        static_cast<double>(counts.unknown_surfaces - published_.unknown_surfaces));
+    published_surfaces_ = surfaces;
+  }
+
   // Loop thread only.
   const std::string name_;
   EventLoop& loop_;
   SchedulerMetrics& metrics_;
   Router router_;
+  const std::function<void()> drain_asked_;
   RouteCounts published_;
+  std::vector<SurfaceCounts> published_surfaces_;
   int64_t probe_at_us_ = 0;
   int64_t idle_tick_us_ = 0;
   std::unique_ptr<MessageServer> server_;

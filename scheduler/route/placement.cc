@@ -157,7 +157,9 @@ const PlacementChooser::Candidate* PlacementChooser::PickInTurn(const std::strin
 
 // Rendezvous hashing with a bound on the load: without a replica only its own prompts move.
 const PlacementChooser::Candidate* PlacementChooser::PickSticky(const Place& place) const {
-  const uint64_t key = place.block_hashes.empty() ? place.request.low : place.block_hashes[0].low;
+  const uint64_t key = place.block_hashes.empty()
+                           ? place.request.low
+                           : place.block_hashes[0].high ^ place.block_hashes[0].low;
   double load = 0;
   double size = 0;
   for (const Candidate& candidate : candidates_) {

@@ -7,6 +7,7 @@ namespace muselet {
 namespace {
 
 constexpr size_t kFirstPlaces = 16;
+constexpr size_t kAhead = 8;
 
 }  // namespace
 
@@ -21,42 +22,36 @@ uint64_t PrefixIndex::Mix(const BlockHash& hash) {
 
 size_t PrefixIndex::HomeOf(const Table& table, uint64_t key) {
   // The table was chosen by the low bits.
-  return static_cast<size_t>((static_cast<unsigned __int128>(key) * table.keys.size()) >> 64);
+  return static_cast<size_t>((static_cast<unsigned __int128>(key) * table.slots.size()) >> 64);
 }
 
 size_t PrefixIndex::PlaceOf(const Table& table, uint64_t key) {
   size_t place = HomeOf(table, key);
-  while (table.sets[place] != 0 && table.keys[place] != key) place = Next(table, place);
+  while (table.slots[place].set != 0 && table.slots[place].key() != key) place = Next(table, place);
   return place;
 }
 
 void PrefixIndex::Grow(Table& table) {
   Table grown;
-  const size_t places = std::max(kFirstPlaces, table.keys.size() * 3 / 2);
-  grown.keys.resize(places);
-  grown.sets.resize(places);
+  const size_t places = std::max(kFirstPlaces, table.slots.size() * 3 / 2);
+  grown.slots.resize(places);
   grown.used = table.used;
-  for (size_t i = 0; i < table.keys.size(); ++i) {
-    if (table.sets[i] == 0) continue;
-    const size_t place = PlaceOf(grown, table.keys[i]);
-    grown.keys[place] = table.keys[i];
-    grown.sets[place] = table.sets[i];
-  }
+  for (const Slot& slot : table.slots)
+    if (slot.set != 0) grown.slots[PlaceOf(grown, slot.key())] = slot;
   table = std::move(grown);
 }
 
 void PrefixIndex::Erase(Table& table, size_t place) {
-  const size_t size = table.keys.size();
+  const size_t size = table.slots.size();
   const auto distance = [size](size_t from, size_t to) { return (to + size - from) % size; };
   --table.used;
-  for (size_t next = Next(table, place); table.sets[next] != 0; next = Next(table, next)) {
+  for (size_t next = Next(table, place); table.slots[next].set != 0; next = Next(table, next)) {
     // What stands behind its home by at least the gap may move into it.
-    if (distance(HomeOf(table, table.keys[next]), next) < distance(place, next)) continue;
-    table.keys[place] = table.keys[next];
-    table.sets[place] = table.sets[next];
+    if (distance(HomeOf(table, table.slots[next].key()), next) < distance(place, next)) continue;
+    table.slots[place] = table.slots[next];
     place = next;
   }
-  table.sets[place] = 0;
+  table.slots[place].set = 0;
 }
 
 PrefixIndex::Holder PrefixIndex::AddHolder() {
@@ -86,38 +81,56 @@ uint64_t PrefixIndex::CountOf(Holder holder) const {
   return holder == kNoHolder ? 0 : holders_[holder].blocks;
 }
 
-void PrefixIndex::Add(Holder holder, const BlockHash& hash) {
+// The places are scattered over memory: they are fetched some time ahead.
+void PrefixIndex::Prefetch(uint64_t key) const {
+  const Table& table = tables_[key % kTables];
+  if (!table.slots.empty()) __builtin_prefetch(&table.slots[HomeOf(table, key)]);
+}
+
+void PrefixIndex::Add(Holder holder, std::span<const BlockHash> hashes) {
   if (holder == kNoHolder) return;
-  const uint64_t key = Mix(hash);
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    if (i + kAhead < hashes.size()) Prefetch(Mix(hashes[i + kAhead]));
+    AddOne(holder, Mix(hashes[i]));
+  }
+}
+
+void PrefixIndex::Remove(Holder holder, std::span<const BlockHash> hashes) {
+  if (holder == kNoHolder) return;
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    if (i + kAhead < hashes.size()) Prefetch(Mix(hashes[i + kAhead]));
+    RemoveOne(holder, Mix(hashes[i]));
+  }
+}
+
+void PrefixIndex::AddOne(Holder holder, uint64_t key) {
   Table& table = tables_[key % kTables];
   if (block_count_ >= blocks_max_) MakeRoom(table);
   if (block_count_ >= blocks_max_) return;  // this part of the index has nothing to give
-  if ((table.used + 1) * 8 > table.keys.size() * 7) Grow(table);
+  if ((table.used + 1) * 4 > table.slots.size() * 3) Grow(table);
   const size_t place = PlaceOf(table, key);
-  const uint32_t before = table.sets[place];
+  const uint32_t before = table.slots[place].set;
   if (before == 0) ++table.used;
   const HolderSets::SetId old = before & ~kLookedFor;
   if (sets_.Contains(old, holder)) return;
-  table.keys[place] = key;
-  table.sets[place] = sets_.With(old, holder) | (before & kLookedFor);
+  table.slots[place] = {static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(key),
+                        sets_.With(old, holder) | (before & kLookedFor)};
   ++holders_[holder].blocks;
   ++block_count_;
 }
 
-void PrefixIndex::Remove(Holder holder, const BlockHash& hash) {
-  if (holder == kNoHolder) return;
-  const uint64_t key = Mix(hash);
+void PrefixIndex::RemoveOne(Holder holder, uint64_t key) {
   Table& table = tables_[key % kTables];
   if (table.used == 0) return;
   const size_t place = PlaceOf(table, key);
-  const uint32_t before = table.sets[place];
+  const uint32_t before = table.slots[place].set;
   const HolderSets::SetId set = before & ~kLookedFor;
   if (set == HolderSets::kEmpty || !sets_.Contains(set, holder)) return;
   const HolderSets::SetId left = sets_.Without(set, holder);
   if (left == HolderSets::kEmpty) {
     Erase(table, place);
   } else {
-    table.sets[place] = left | (before & kLookedFor);
+    table.slots[place].set = left | (before & kLookedFor);
   }
   --holders_[holder].blocks;
   --block_count_;
@@ -136,9 +149,9 @@ void PrefixIndex::CountGone(HolderSets::SetId set) {
 void PrefixIndex::MakeRoom(Table& table) {
   if (table.used == 0) return;
   // Twice around: the first round may do nothing but forget who was looked for.
-  for (size_t looked = 0; looked < 2 * table.keys.size(); ++looked) {
-    table.hand = table.hand + 1 >= table.keys.size() ? 0 : table.hand + 1;
-    uint32_t& entry = table.sets[table.hand];
+  for (size_t looked = 0; looked < 2 * table.slots.size(); ++looked) {
+    table.hand = table.hand + 1 >= table.slots.size() ? 0 : table.hand + 1;
+    uint32_t& entry = table.slots[table.hand].set;
     if (entry == 0) continue;
     if ((entry & kLookedFor) != 0) {
       entry &= ~kLookedFor;
@@ -154,7 +167,7 @@ HolderSets::SetId PrefixIndex::Look(const BlockHash& hash) {
   const uint64_t key = Mix(hash);
   Table& table = tables_[key % kTables];
   if (table.used == 0) return HolderSets::kEmpty;
-  uint32_t& entry = table.sets[PlaceOf(table, key)];
+  uint32_t& entry = table.slots[PlaceOf(table, key)].set;
   if (entry == 0) return HolderSets::kEmpty;
   entry |= kLookedFor;
   return entry & ~kLookedFor;
@@ -202,8 +215,8 @@ void PrefixIndex::Sweep() {
   if (gone_ == 0) return;
   Table& table = tables_[next_swept_];
   next_swept_ = (next_swept_ + 1) % kTables;
-  for (size_t place = 0; place < table.keys.size();) {
-    const uint32_t entry = table.sets[place];
+  for (size_t place = 0; place < table.slots.size();) {
+    const uint32_t entry = table.slots[place].set;
     HolderSets::SetId set = entry & ~kLookedFor;
     others_.clear();
     sets_.Members(set, &others_);
@@ -213,7 +226,7 @@ void PrefixIndex::Sweep() {
       Erase(table, place);  // another one may stand here now
       continue;
     }
-    if (entry != 0) table.sets[place] = set | (entry & kLookedFor);
+    if (entry != 0) table.slots[place].set = set | (entry & kLookedFor);
     ++place;
   }
   for (HolderState& state : holders_) {
@@ -225,8 +238,7 @@ void PrefixIndex::Sweep() {
 
 uint64_t PrefixIndex::MemoryBytes() const {
   uint64_t bytes = sets_.MemoryBytes() + tables_.capacity() * sizeof(Table);
-  for (const Table& table : tables_)
-    bytes += table.keys.capacity() * sizeof(uint64_t) + table.sets.capacity() * sizeof(uint32_t);
+  for (const Table& table : tables_) bytes += table.slots.capacity() * sizeof(Slot);
   return bytes;
 }
 

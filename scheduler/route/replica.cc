@@ -9,7 +9,21 @@ namespace {
 // What a sequence that we know nothing about counts for.
 constexpr uint64_t kForeignSequenceTokens = 512;
 
+bool SameOwner(const WorkOwner& a, const WorkOwner& b) {
+  return a.surface == b.surface && a.request_class == b.request_class;
+}
+
 }  // namespace
+
+void Replica::SumPending() {
+  pending_tokens = 0;
+  pending_of_many = false;
+  for (const PendingPrefill& prefill : pending) {
+    pending_tokens += prefill.tokens;
+    pending_of_many |= !SameOwner(prefill.owner, pending.front().owner);
+  }
+  if (!pending.empty()) pending_owner = pending.front().owner;
+}
 
 bool Replica::Fits(uint32_t prompt_tokens) const {
   return info.context_tokens == 0 || prompt_tokens < info.context_tokens;
@@ -30,6 +44,7 @@ bool Replica::HasCredit(uint32_t sequences, RequestClass request_class) const {
 
 bool Replica::HasMemory(uint32_t prompt_tokens) const {
   if (held() == 0 || !kv_free_tokens) return true;
+  if (prompt_tokens + pending_tokens <= *kv_free_tokens) return true;
   uint64_t promised = prompt_tokens;
   for (const PendingPrefill& prefill : pending)
     if (!prefill.reported) promised += prefill.tokens;
@@ -43,22 +58,25 @@ uint64_t Replica::LoadTokens() const {
 double Replica::QueueAhead(const WorkOwner& owner, uint64_t own_tokens) const {
   auto ahead = static_cast<double>(foreign_prefill);
   if (pending.empty()) return ahead;
+  if (!pending_of_many && SameOwner(pending_owner, owner))
+    return ahead + static_cast<double>(pending_tokens);
   double own_surface = 0;
+  bool others = false;
   for (const PendingPrefill& prefill : pending) {
-    const bool own = prefill.owner.surface == owner.surface &&
-                     prefill.owner.request_class == owner.request_class;
+    const bool same_class = prefill.owner.request_class == owner.request_class;
+    const bool own = same_class && prefill.owner.surface == owner.surface;
     if (own) own_surface += static_cast<double>(prefill.tokens);
+    others |= same_class && !own;
     if (prefill.owner.request_class < owner.request_class)
       ahead += static_cast<double>(prefill.tokens);
   }
   ahead += own_surface;
+  if (!others) return ahead;
   // Of another surface of the class no more is computed meanwhile than its share of the time.
   for (size_t i = 0; i < pending.size(); ++i) {
     const WorkOwner& other = pending[i].owner;
     if (other.request_class != owner.request_class || other.surface == owner.surface) continue;
-    const auto same = [&](const PendingPrefill& p) {
-      return p.owner.surface == other.surface && p.owner.request_class == other.request_class;
-    };
+    const auto same = [&](const PendingPrefill& p) { return SameOwner(p.owner, other); };
     if (std::any_of(pending.begin(), pending.begin() + static_cast<ptrdiff_t>(i), same)) continue;
     double tokens = 0;
     for (size_t j = i; j < pending.size(); ++j)
@@ -78,7 +96,9 @@ void Replica::AddTicket(const RequestId& request, const TicketCost& cost) {
   // A request that it is known to hold already was counted in its report.
   if (cost.prefill > 0 && !active.contains(request))
     pending.push_back({request, cost.prefill, false, cost.owner});
-  CountForeign();
+  SumPending();
+  if (const auto held = active.find(request); held != active.end())
+    foreign_sequences -= held->second;
 }
 
 void Replica::RemoveTicket(const RequestId& request) {
@@ -90,6 +110,7 @@ void Replica::RemoveTicket(const RequestId& request) {
   ticket_tokens -= cost.tokens;
   tickets.erase(found);
   std::erase_if(pending, [&](const PendingPrefill& p) { return p.request == request; });
+  SumPending();
   if (alone == request) alone.reset();
   // What the last report said of it is over; the next one tells whether something of it still runs.
   active.erase(request);
@@ -100,6 +121,7 @@ std::map<RequestId, TicketCost> Replica::TakeTickets() {
   ticket_tokens = 0;
   class_sequences = {};
   pending.clear();
+  SumPending();
   alone.reset();
   reserved_for.reset();
   return std::exchange(tickets, {});
@@ -142,6 +164,7 @@ void Replica::TakePrefill(uint64_t tokens) {
     tokens -= prefill->tokens;
   }
   std::erase_if(pending, [](const PendingPrefill& p) { return p.tokens == 0; });
+  SumPending();
   foreign_prefill = foreign_sequences > 0 ? tokens : 0;
 }
 

@@ -70,6 +70,9 @@ struct Replica {
     WorkOwner owner;
   };
   std::vector<PendingPrefill> pending;
+  uint64_t pending_tokens = 0;   // their sum
+  bool pending_of_many = false;  // they are of several owners
+  WorkOwner pending_owner;       // else of this one
 
   // A suspect that holds it alone, or waits until it is empty.
   std::optional<RequestId> alone;
@@ -108,6 +111,7 @@ struct Replica {
  private:
   void CountForeign();
   void TakePrefill(uint64_t tokens);
+  void SumPending();
 };
 
 }  // namespace muselet

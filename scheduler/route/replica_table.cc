@@ -118,8 +118,8 @@ ReplicaTable::TakeResult ReplicaTable::TakeCacheEvents(const std::string& node,
   replica.cache_in_step = true;
   replica.cache_restarts = false;
   replica.cache_sequence = events.sequence;
-  for (const BlockHash& hash : events.removed) index_.Remove(replica.holder, hash);
-  for (const BlockHash& hash : events.added) index_.Add(replica.holder, hash);
+  index_.Remove(replica.holder, events.removed);
+  index_.Add(replica.holder, events.added);
   return TakeResult::kTaken;
 }
 

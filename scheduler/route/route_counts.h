@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "base/status.h"
 
@@ -32,6 +31,7 @@ struct RouteEvent {
   size_t attempts_lost = 0;  // kReplicaLeft, kReplicaLost
 };
 
+// In the order of the names in SchedulerMetrics.
 enum class RefusalReason : uint8_t {
   kSurface,   // no such surface
   kModel,     // no such model
@@ -43,7 +43,6 @@ enum class RefusalReason : uint8_t {
   kReplica,   // no replica of the model is ready
 };
 inline constexpr size_t kRefusalReasons = 8;
-std::string_view RefusalReasonName(RefusalReason reason);  // for metrics: "quota", ...
 
 struct Refusal {
   RefusalReason reason = RefusalReason::kLine;

@@ -16,12 +16,6 @@ std::string NameOf(const PeerTable::Event& event) {
 
 }  // namespace
 
-std::string_view RefusalReasonName(RefusalReason reason) {
-  static constexpr std::array<std::string_view, kRefusalReasons> kNames = {
-      "surface", "model", "too_long", "quota", "line", "overload", "deadline", "replica"};
-  return kNames[static_cast<size_t>(reason)];
-}
-
 Router::Router(std::string name, std::vector<std::string> models, const RouteOptions& options,
                const std::vector<SurfaceOptions>& surfaces)
     : name_(std::move(name)),
@@ -153,6 +147,16 @@ void Router::DropGateway(const std::string& gateway) {
 void Router::OnDrain(const std::string& operator_id, const Drain& drain) {
   const PeerTable::Peer* peer = peers_.FindName(Role::kNode, drain.name);
   if (peer == nullptr) peer = peers_.FindName(Role::kGateway, drain.name);
+  // A node has a connection for each replica, NODE/REPLICA; any of them will do.
+  for (const auto& [id, other] : peers_.peers()) {
+    const bool replica_of_it =
+        other.hello.role == Role::kNode && other.hello.name.starts_with(drain.name + "/");
+    if (peer == nullptr && replica_of_it) peer = &other;
+  }
+  if (peer == nullptr && drain.name == name_) {
+    AddEvent({RouteEvent::Kind::kDrainAsked, drain.name, peers_.Find(operator_id)->hello.name});
+    return Send(operator_id, DrainAnswer{drain.name, true, ""});
+  }
   if (peer != nullptr) {
     Send(peer->id, drain);
     AddEvent({RouteEvent::Kind::kDrainAsked, drain.name, peers_.Find(operator_id)->hello.name});

@@ -132,6 +132,7 @@ class Router {
   void Dispatch(const std::string& model);
   void DispatchAll();
   void TryLine(const std::string& model);
+  void TryReserved(const std::string& model);
   enum class Tried { kGone, kNoRoom, kNoRoomForIt };
   Tried TrySurface(const std::string& model, size_t class_index, SurfaceId surface);
   Tried Try(OpenRequest& open);

@@ -46,19 +46,31 @@ std::vector<SurfaceId> Router::SurfaceOrder(const ModelLine& line, size_t class_
   return surfaces;
 }
 
+// Whoever a replica is kept free for is not kept waiting by those before it in the line, who wait
+// for that replica as well.
+void Router::TryReserved(const std::string& model) {
+  for (const Replica* replica : replicas_.OfModel(model)) {
+    if (!replica->reserved_for || replica->held() > 0) continue;
+    OpenRequest* open = requests_.Find(*replica->reserved_for);
+    if (open != nullptr && !open->placed()) (void)Try(*open);
+  }
+}
+
 // Places the first that finds room, in the order of the line, until none does.
 void Router::TryLine(const std::string& model) {
+  TryReserved(model);
   while (ModelLine* line = requests_.Line(model)) {
-    bool moved = false;
+    Tried result = Tried::kNoRoom;
     for (const size_t class_index : ClassOrder(*line)) {
       for (const SurfaceId surface : SurfaceOrder(*line, class_index)) {
-        moved = TrySurface(model, class_index, surface) == Tried::kGone;
-        if (moved) break;
+        const Tried tried = TrySurface(model, class_index, surface);
+        if (tried != Tried::kNoRoom) result = tried;
+        if (tried == Tried::kGone) break;
       }
-      if (moved) break;
+      if (result == Tried::kGone) break;
     }
-    if (moved) continue;
-    line->stuck = true;
+    if (result == Tried::kGone) continue;
+    line->stuck = result == Tried::kNoRoom;
     return;
   }
 }
@@ -70,7 +82,7 @@ Router::Tried Router::TrySurface(const std::string& model, size_t class_index, S
     const Tried result = Try(*requests_.Find(request));
     if (result != Tried::kNoRoomForIt || ++tried > kLookahead) return result;
   }
-  return Tried::kNoRoom;
+  return Tried::kNoRoomForIt;
 }
 
 Router::Tried Router::Try(OpenRequest& open) {

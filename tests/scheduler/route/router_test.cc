@@ -200,6 +200,20 @@ TEST_F(RouterTest, CopyOfARefusedPlaceGetsTheSameAnswer) {
   EXPECT_THAT(Say("g", place), ElementsAre("g <- refused 1.0 deadline_exceeded"));
 }
 
+TEST_F(RouterTest, SuspectBehindAnotherInTheLineGetsTheReplicaThatIsKeptFreeForIt) {
+  Join();
+  for (uint64_t id = 1; id <= 3; ++id) Say("g", PlaceOf(id));
+  Place wide = PlaceOf(6);
+  wide.choices = 4;
+  EXPECT_THAT(Say("g", wide), IsEmpty());
+  Place suspect = PlaceOf(7);
+  suspect.alone = true;
+  EXPECT_THAT(Say("g", suspect), IsEmpty());
+  for (uint64_t id = 1; id <= 2; ++id) EXPECT_THAT(Say("g", ReleaseOf(id)), IsEmpty());
+  EXPECT_THAT(Say("g", ReleaseOf(3)), ElementsAre("g <- ticket 7.0 n0-r@1"));
+  EXPECT_THAT(Say("g", ReleaseOf(7)), ElementsAre("g <- ticket 6.0 n0-r@1"));
+}
+
 TEST_F(RouterTest, TicketThatNoReportKnowsIsLostAlsoIfItsGatewayAsksAgain) {
   Join();
   EXPECT_THAT(Say("g", PlaceOf(1)), ElementsAre("g <- ticket 1.0 n0-r@1"));

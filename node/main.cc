@@ -5,11 +5,13 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "node/cli/cli.h"
 #include "node/config/environment.h"
 #include "node/config/quantity.h"
+#include "node/drain_command.h"
 #include "node/model/checkpoint.h"
 #include "node/model/model_inspect.h"
 #include "node/model/model_outline.h"
@@ -69,8 +71,17 @@ muselet::Result<std::string> PlanModel(const std::string& path,
 
 int main(int argc, char** argv) {
   muselet::CommandHandlers handlers;
-  handlers.serve = muselet::RunServe;
-  handlers.run = muselet::RunRole;
+  muselet::ReloadConfig reload;
+  handlers.offer_reload = [&](muselet::ReloadConfig offered) { reload = std::move(offered); };
+  handlers.serve = [&](const muselet::ClusterConfig& config) {
+    return muselet::RunServe(config, reload);
+  };
+  handlers.run = [&](const muselet::ClusterConfig& config, const std::string& name) {
+    return muselet::RunRole(config, name, reload);
+  };
+  handlers.drain = [](const muselet::ClusterConfig& config, const std::string& name) {
+    return muselet::RunDrainCommand(config, name, std::cout, std::cerr);
+  };
   handlers.rank = muselet::RunRank;
   handlers.check_shards = CheckShards;
   handlers.inspect_model = InspectModel;

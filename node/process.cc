@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "node/cli/version.h"
+#include "node/config/config_writer.h"
 #include "node/roles.h"
 #include "node/sharded_replica.h"
 #include "node/startup_table.h"
@@ -120,13 +121,43 @@ void AnnounceReady(const ClusterConfig& config, const Roles& roles, const std::s
   LogInfo("ready", fields);
 }
 
+// Whether the two differ in more than models and replicas.
+bool RestDiffers(const ClusterConfig& before, ClusterConfig after) {
+  after.models = before.models;
+  after.replicas = before.replicas;
+  return WriteConfig(before) != WriteConfig(after);
+}
+
+void Reload(ClusterConfig& config, const ReloadConfig& reload, Roles& roles,
+            ProcessContext& process, StopSignals& signals) {
+  LogInfo("reading the configuration again");
+  const Result<ClusterConfig> fresh = reload();
+  if (!fresh.ok()) {
+    LogError("nothing is changed: the configuration has faults",
+             {{"reason", fresh.status().message()}});
+    return;
+  }
+  if (RestDiffers(config, *fresh)) {
+    LogWarn(
+        "models of replicas are reloaded alone: what else changed takes effect when this "
+        "process starts again");
+  }
+  for (const auto& node : roles.nodes) {
+    node->Reload(*fresh, process, [&signals] { return signals.Wait(0); });
+  }
+  config.models = fresh->models;
+  config.replicas = fresh->replicas;
+}
+
 // From all roles made to all roles ended.
-int RunUntilStopped(const ClusterConfig& config, Roles& roles, StopSignals& signals,
-                    const std::string& version) {
+int RunUntilStopped(ClusterConfig config, const ReloadConfig& reload, Roles& roles,
+                    ProcessContext& process, StopSignals& signals) {
   signals.ExitAtOnce(false);
   if (WaitUntilReady(roles, signals)) {
-    AnnounceReady(config, roles, version);
-    signals.Wait(-1);
+    AnnounceReady(config, roles, process.version);
+    while (signals.Next() == StopSignals::Wish::kReload) {
+      Reload(config, reload, roles, process, signals);
+    }
   }
   LogInfo("stopping: requests that run may finish, a second signal stops at once",
           {{"drain_timeout_ms", config.drain_timeout_us / 1000}});
@@ -194,11 +225,13 @@ Status MakeOne(const ClusterConfig& config, const std::string& name, ProcessCont
 }
 
 // Makes the roles with `make`, and runs them until a stop is asked for.
-int Run(const ClusterConfig& config,
+int Run(const ClusterConfig& config, const ReloadConfig& reload,
         const std::function<Status(ProcessContext& process, Roles& roles)>& make) {
   StopSignals signals;
   signals.ExitAtOnce(true);
+  signals.ReloadOnHangUp(reload != nullptr);
   const std::unique_ptr<ProcessContext> process = NewProcess();
+  process->request_stop = [&signals] { signals.Request(); };
   Roles roles;
   Status made = SecureWires(config, process->wire);
   if (made.ok()) made = make(*process, roles);
@@ -206,19 +239,19 @@ int Run(const ClusterConfig& config,
     roles.Stop(0);
     return Refuse(made);
   }
-  return RunUntilStopped(config, roles, signals, process->version);
+  return RunUntilStopped(config, reload, roles, *process, signals);
 }
 
 }  // namespace
 
-int RunServe(const ClusterConfig& config) {
-  return Run(config, [&](ProcessContext& process, Roles& roles) {
+int RunServe(const ClusterConfig& config, const ReloadConfig& reload) {
+  return Run(config, reload, [&](ProcessContext& process, Roles& roles) {
     return MakeAll(config, process, roles);
   });
 }
 
-int RunRole(const ClusterConfig& config, const std::string& name) {
-  return Run(config, [&](ProcessContext& process, Roles& roles) {
+int RunRole(const ClusterConfig& config, const std::string& name, const ReloadConfig& reload) {
+  return Run(config, reload, [&](ProcessContext& process, Roles& roles) {
     return MakeOne(config, name, process, roles);
   });
 }

@@ -6,18 +6,26 @@
 // 1 for a fault while running.
 #pragma once
 
+#include <functional>
 #include <string>
 
+#include "base/status.h"
 #include "node/cli/command_line.h"
 #include "node/config/config.h"
 
 namespace muselet {
 
-// All roles of `config` in this process.
-int RunServe(const ClusterConfig& config);
+// Reads the configuration again, after a SIGHUP: files, variables and flags as at the start.
+using ReloadConfig = std::function<Result<ClusterConfig>()>;
+
+// All roles of `config` in this process. Without `reload` a SIGHUP is what a SIGTERM is; with it,
+// replicas whose model changed load the new one (NodeRole::Reload). What else changed is told to
+// take effect with the next start.
+int RunServe(const ClusterConfig& config, const ReloadConfig& reload = nullptr);
 
 // The gateway, scheduler or node called `name` in `config`.
-int RunRole(const ClusterConfig& config, const std::string& name);
+int RunRole(const ClusterConfig& config, const std::string& name,
+            const ReloadConfig& reload = nullptr);
 
 // One rank of a sharded replica, which a node has started (node/rank/rank_process).
 int RunRank(const ClusterConfig& config, const RankInvocation& invocation);

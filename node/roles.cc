@@ -57,6 +57,20 @@ Result<std::function<Result<RpcCaller>(std::string_view)>> RpcAuthorizer(
       });
 }
 
+// What the gateways of this process sign with.
+Result<ClusterSecret> SecretOf(const ClusterConfig& config, ProcessContext& process) {
+  const std::string& path = config.security.secret_file;
+  if (!process.secret && !path.empty()) {
+    ASSIGN_OR_RETURN(process.secret, ClusterSecret::ReadFrom(path));
+  } else if (!process.secret) {
+    process.secret = ClusterSecret::Random();
+    LogInfo(
+        "no security.secret_file: Idempotency-Key and Last-Event-ID are good for as long as "
+        "this process lives, and at no other gateway");
+  }
+  return *process.secret;
+}
+
 // A role is heard at least this often: each one is held for lost by the timeouts of the others.
 int64_t SilenceMaxUs(const ClusterConfig& config) {
   return std::min({config.gateway.peer_timeout_us, config.scheduler.peer_timeout_us,
@@ -102,25 +116,31 @@ Result<std::unique_ptr<GatewayRole>> GatewayRole::Create(const ClusterConfig& co
   const LocalPeer local{entry.name, process.instance};
   GatewayOptions gateway = config.gateway;
   gateway.heartbeat_interval_us = std::min(gateway.heartbeat_interval_us, SilenceMaxUs(config));
-  ASSIGN_OR_RETURN(
-      role->service_,
-      GatewayService::Start({entry.name, process.version, config.cluster, endpoints.schedulers,
-                             gateway, models.ForGateway(config.engine)},
-                            local, loop, process.wire, *role->metrics_));
+  ASSIGN_OR_RETURN(const ClusterSecret secret, SecretOf(config, process));
+  GatewayServiceOptions service{entry.name,     process.version,
+                                config.cluster, endpoints.schedulers,
+                                gateway,        models.ForGateway(config.engine)};
+  service.surfaces = RouteSurfaces(config);
+  service.drain_asked = process.request_stop;
+  if (secret.shared()) service.secret = secret;
+  ASSIGN_OR_RETURN(role->service_, GatewayService::Start(std::move(service), local, loop,
+                                                         process.wire, *role->metrics_));
   HttpGatewayOptions http;
   http.address = entry.http;
   http.gateway = config.gateway;
   http.surfaces = HttpSurfaces(config);
   http.version = process.version;
+  http.origins = std::make_shared<RequestOrigins>(secret, config.gateway.idempotency_keys_max);
   role->keys_needed_ = std::any_of(http.surfaces.begin(), http.surfaces.end(),
                                    [](const HttpSurface& s) { return !s.key_file.empty(); });
   ASSIGN_OR_RETURN(role->http_, HttpGateway::Start(http, *role->service_, loop, process.metrics,
                                                    *role->metrics_));
   if (!entry.rpc.empty()) {
     ASSIGN_OR_RETURN(auto authorize, RpcAuthorizer(http.surfaces));
-    ASSIGN_OR_RETURN(role->rpc_,
-                     RpcServer::Start({.endpoint = entry.rpc, .authorize = std::move(authorize)},
-                                      *role->service_, loop, process.wire));
+    ASSIGN_OR_RETURN(role->rpc_, RpcServer::Start({.endpoint = entry.rpc,
+                                                   .authorize = std::move(authorize),
+                                                   .origins = http.origins},
+                                                  *role->service_, loop, process.wire));
     role->rpc_endpoint_ = role->rpc_->endpoint();
   }
   LogInfo("listening", {{"gateway", entry.name}, {"http", role->http_address()}});
@@ -158,11 +178,11 @@ Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig
   std::unique_ptr<SchedulerRole> role(new SchedulerRole(entry.name));
   role->metrics_ =
       std::make_unique<SchedulerMetrics>(process.metrics, entry.name, ModelIds(config));
-  ASSIGN_OR_RETURN(
-      role->service_,
-      SchedulerService::Start(
-          {entry.name, endpoint, ModelIds(config), config.scheduler, RouteSurfaces(config)},
-          {entry.name, process.instance}, role->loop_.loop(), process.wire, *role->metrics_));
+  ASSIGN_OR_RETURN(role->service_, SchedulerService::Start(
+                                       {entry.name, endpoint, ModelIds(config), config.scheduler,
+                                        RouteSurfaces(config), process.request_stop},
+                                       {entry.name, process.instance}, role->loop_.loop(),
+                                       process.wire, *role->metrics_));
   if (!entry.metrics.empty()) {
     SchedulerService* service = role->service_.get();
     ASSIGN_OR_RETURN(role->admin_,
@@ -181,6 +201,8 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
                                                    const ServedModels& models,
                                                    ProcessContext& process) {
   std::unique_ptr<NodeRole> role(new NodeRole(entry.name));
+  role->entry_ = entry;
+  role->endpoints_ = endpoints;
   RankChildrenOptions children;
   children.on_death =
       [deaths = RankProcessMetrics(process.metrics, entry.name, RankDeathCauses()).deaths](
@@ -214,7 +236,7 @@ Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
                    LoadModel(models.checkpoint(replica.model), options,
                              [&](uint64_t done, uint64_t total) { progress.Update(done, total); }));
   ReplicaSummary summary{replica.name, replica.model, model->info(), {}, {}};
-  return Serve(config, entry, replica, endpoints,
+  return Serve(config, replica,
                std::make_unique<LocalStepEngine>(std::move(model),
                                                  config.engine.batch.sequences_max, Clock::Real()),
                std::move(summary), process);
@@ -240,8 +262,7 @@ Status NodeRole::AddShardedReplica(const ClusterConfig& config, const NodeEntry&
                      RankStepEngine::Make(std::move(options), process.wire, *metrics));
     RankStepEngine* const ranks = engine.get();
     leader = ranks->endpoint();
-    RETURN_IF_ERROR(
-        Serve(config, entry, replica, endpoints, std::move(engine), std::move(summary), process));
+    RETURN_IF_ERROR(Serve(config, replica, std::move(engine), std::move(summary), process));
     replicas_.back().ranks = ranks;
     replicas_.back().rank_metrics = std::move(metrics);
   }
@@ -253,29 +274,47 @@ Status NodeRole::AddShardedReplica(const ClusterConfig& config, const NodeEntry&
   return OkStatus();
 }
 
-Status NodeRole::Serve(const ClusterConfig& config, const NodeEntry& entry,
-                       const ReplicaEntry& replica, const Endpoints& endpoints,
-                       std::unique_ptr<StepEngine> engine, ReplicaSummary summary,
-                       ProcessContext& process) {
-  const ModelInfo& info = summary.info;
+Result<NodeRole::Replica> NodeRole::MakeReplica(const ClusterConfig& config,
+                                                const ReplicaEntry& replica,
+                                                std::unique_ptr<StepEngine> engine,
+                                                const ModelInfo& info, uint32_t generation,
+                                                ProcessContext& process) {
   RegisterModelInfo(process.metrics, {replica.model, info.architecture, info.model_digest,
                                       info.numerics_id, static_cast<double>(info.weight_bytes),
                                       static_cast<double>(info.context_tokens)});
-  Replica added;
-  added.metrics =
-      std::make_unique<NodeMetrics>(process.metrics, entry.name, replica.name, replica.model);
+  Replica made;
+  made.entry = replica;
+  made.generation = generation;
+  for (const ModelEntry& model : config.models) {
+    if (model.id == replica.model) made.model_path = model.path;
+  }
+  made.metrics = std::make_unique<NodeMetrics>(process.metrics, name_, replica.name, replica.model);
   ReplicaServerOptions options;
   options.replica = replica.name;
   options.model = replica.model;
-  options.endpoint =
-      endpoints.in_process ? "inproc://replica/" + replica.name : "tcp://" + entry.host + ":*";
-  options.schedulers = endpoints.schedulers;
+  // Each generation is a process of its own to the others: with a name and an instance that no
+  // message for the one before can reach.
+  const std::string inside = "inproc://replica/" + replica.name;
+  options.endpoint = endpoints_.in_process
+                         ? inside + (generation == 0 ? "" : "/" + std::to_string(generation))
+                         : "tcp://" + entry_.host + ":*";
+  options.schedulers = endpoints_.schedulers;
   options.engine = config.engine;
   options.silence_max_us = SilenceMaxUs(config);
-  options.local = {entry.name, process.instance};
+  options.local = {name_, generation == 0 ? process.instance : RequestId::Random().low};
   options.software_version = process.version;
-  ASSIGN_OR_RETURN(added.server, ReplicaServer::Start(options, std::move(engine), loop_.loop(),
-                                                      process.wire, *added.metrics));
+  options.drain_asked = process.request_stop;
+  ASSIGN_OR_RETURN(made.server, ReplicaServer::Start(options, std::move(engine), loop_.loop(),
+                                                     process.wire, *made.metrics));
+  return made;
+}
+
+Status NodeRole::Serve(const ClusterConfig& config, const ReplicaEntry& replica,
+                       std::unique_ptr<StepEngine> engine, ReplicaSummary summary,
+                       ProcessContext& process) {
+  const ModelInfo& info = summary.info;
+  ASSIGN_OR_RETURN(Replica added,
+                   MakeReplica(config, replica, std::move(engine), info, 0, process));
   const bool sharded = !summary.shards.ranks.empty();
   LogInfo(sharded ? "waits for its ranks" : "loaded", {{"replica", replica.name},
                                                        {"model", replica.model},
@@ -288,11 +327,14 @@ Status NodeRole::Serve(const ClusterConfig& config, const NodeEntry& entry,
 
 std::future<void> NodeRole::Drain() {
   return BeginDrain(loop_, [this](const std::function<void()>& done) {
-    for (Replica& replica : replicas_) replica.server->Drain();
+    for (Replica& replica : replicas_) {
+      if (replica.server) replica.server->Drain();
+    }
     auto told = std::make_shared<bool>(false);
     loop_.loop().Every(kDrainPollUs, [this, done, told] {
-      const bool drained = std::all_of(replicas_.begin(), replicas_.end(),
-                                       [](const Replica& r) { return r.server->drained(); });
+      const bool drained = std::all_of(replicas_.begin(), replicas_.end(), [](const Replica& r) {
+        return !r.server || r.server->drained();
+      });
       if (drained && !std::exchange(*told, true)) done();
     });
   });
@@ -300,7 +342,7 @@ std::future<void> NodeRole::Drain() {
 
 Status NodeRole::Live() const {
   for (const Replica& replica : replicas_) {
-    if (replica.server->Health().hung) {
+    if (replica.server && replica.server->Health().hung) {
       return Unavailable("the step loop of " + replica.server->info().replica + " hangs");
     }
   }
@@ -313,6 +355,7 @@ Status NodeRole::Ready() const {
   }
   RETURN_IF_ERROR(children_->Alive());
   for (const Replica& replica : replicas_) {
+    if (!replica.server) return Unavailable(replica.entry.name + " has no model now");
     const ReplicaHealth health = replica.server->Health();
     const std::string& name = replica.server->info().replica;
     if (!health.ready && replica.ranks != nullptr && !health.draining) {
@@ -329,7 +372,9 @@ void NodeRole::Stop() {
   // Goodbye is said while the loop still turns.
   const Status asked = loop_.Ask(
       [this] {
-        for (Replica& replica : replicas_) replica.server->Stop();
+        for (Replica& replica : replicas_) {
+          if (replica.server) replica.server->Stop();
+        }
         children_->Stop();
         return OkStatus();
       },

@@ -6,6 +6,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "node/config/config.h"
 #include "node/engine/replica_server.h"
 #include "node/gateway/admin_server.h"
+#include "node/gateway/cluster_secret.h"
 #include "node/gateway/generation_service.h"
 #include "node/gateway/http_gateway.h"
 #include "node/gateway/rpc_server.h"
@@ -34,6 +36,8 @@ struct ProcessContext {
   WireContext wire;
   uint64_t instance = 0;  // drawn at start
   std::string version;
+  std::function<void()> request_stop;   // as a SIGTERM would; any thread
+  std::optional<ClusterSecret> secret;  // made by the first gateway
 };
 
 // Where the roles of this process reach each other: the endpoints of the config, or inproc:// ones.
@@ -117,6 +121,12 @@ class NodeRole {
   // once.
   std::future<void> Drain();
   void Stop();
+  // Replicas whose model is another one in `config` drain, load it, and are announced as new ones;
+  // the others go on. A model that cannot be opened changes nothing; one that cannot be loaded
+  // leaves its replica out of service, until the next Reload. `stop_asked` true: gives up. On the
+  // main thread; may take as long as a drain and loading weights.
+  void Reload(const ClusterConfig& config, ProcessContext& process,
+              const std::function<bool()>& stop_asked);
   // /livez and /readyz of the node. On its loop.
   Status Live() const;
   Status Ready() const;
@@ -145,17 +155,32 @@ class NodeRole {
                            const ReplicaEntry& replica, const Endpoints& endpoints,
                            const ServedModels& models, ProcessContext& process);
   // Lets the replica be found, and remembers it.
-  Status Serve(const ClusterConfig& config, const NodeEntry& entry, const ReplicaEntry& replica,
-               const Endpoints& endpoints, std::unique_ptr<StepEngine> engine,
-               ReplicaSummary summary, ProcessContext& process);
+  Status Serve(const ClusterConfig& config, const ReplicaEntry& replica,
+               std::unique_ptr<StepEngine> engine, ReplicaSummary summary, ProcessContext& process);
 
   struct Replica {
     std::unique_ptr<NodeMetrics> metrics;
     std::unique_ptr<RankMetrics> rank_metrics;  // of a sharded one
-    std::unique_ptr<ReplicaServer> server;
-    RankStepEngine* ranks = nullptr;  // of a sharded one; the server's
+    std::unique_ptr<ReplicaServer> server;      // null while it loads another model, or could not
+    RankStepEngine* ranks = nullptr;            // of a sharded one; the server's
+    ReplicaEntry entry;
+    std::string model_path;
+    uint32_t generation = 0;  // of its models
   };
+  Result<Replica> MakeReplica(const ClusterConfig& config, const ReplicaEntry& replica,
+                              std::unique_ptr<StepEngine> engine, const ModelInfo& info,
+                              uint32_t generation, ProcessContext& process);
+  // node/model_swap.cc
+  void Swap(Replica& replica, const ReplicaEntry& entry, const ClusterConfig& config,
+            ProcessContext& process, const std::function<bool()>& stop_asked);
+  bool TakeOutOfService(Replica& replica, int64_t drain_timeout_us,
+                        const std::function<bool()>& stop_asked);
+  Status LoadAndServe(Replica& replica, const ReplicaEntry& entry, const ClusterConfig& config,
+                      const ServedModels& models, ProcessContext& process);
+
   std::string name_;
+  NodeEntry entry_;
+  Endpoints endpoints_;
   RoleLoop loop_;
   std::vector<Replica> replicas_;
   std::vector<ReplicaSummary> summaries_;

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -23,6 +24,7 @@ sigset_t StopSet() {
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGHUP);
   return set;
 }
 
@@ -51,6 +53,26 @@ void StopSignals::ExitAtOnce(bool enabled) {
   exit_at_once_ = enabled;
 }
 
+void StopSignals::ReloadOnHangUp(bool enabled) {
+  const std::lock_guard lock(mutex_);
+  reload_enabled_ = enabled;
+}
+
+void StopSignals::Request() {
+  const std::lock_guard lock(mutex_);
+  if (exit_at_once_) std::_Exit(0);
+  requested_ = true;
+  changed_.notify_all();
+}
+
+StopSignals::Wish StopSignals::Next() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return requested_ || reload_wanted_; });
+  if (requested_) return Wish::kStop;
+  reload_wanted_ = false;
+  return Wish::kReload;
+}
+
 bool StopSignals::Wait(int64_t timeout_us) {
   std::unique_lock lock(mutex_);
   const auto requested = [this] { return requested_; };
@@ -69,7 +91,12 @@ void StopSignals::Watch() {
     signalfd_siginfo info{};
     if (read(signal_fd_, &info, sizeof(info)) != sizeof(info)) continue;
     const std::lock_guard lock(mutex_);
-    if (requested_) {
+    if (info.ssi_signo == SIGHUP && reload_enabled_) {
+      reload_wanted_ = true;
+      changed_.notify_all();
+      continue;
+    }
+    if (std::exchange(signalled_, true)) {
       LogWarn("stopped at once by a second signal: what still ran is cut off");
       std::_Exit(kExitAfterSecondSignal);
     }

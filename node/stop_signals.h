@@ -1,5 +1,5 @@
-// SIGINT and SIGTERM as something to wait for: the first asks for an orderly stop, the second ends
-// the process at once.
+// SIGINT, SIGTERM and SIGHUP as something to wait for: the first of the former asks for an orderly
+// stop, the second ends the process at once; SIGHUP asks to read the configuration again.
 #pragma once
 
 #include <condition_variable>
@@ -22,6 +22,14 @@ class StopSignals {
   // While loading there is nothing to lose: the first signal already ends the process, with exit
   // code 0.
   void ExitAtOnce(bool enabled);
+  // As the first signal does, but a signal after it is the first. Any thread.
+  void Request();
+  // Without a configuration to read again SIGHUP is what SIGTERM is. Off until it is called.
+  void ReloadOnHangUp(bool enabled);
+
+  enum class Wish { kStop, kReload };
+  // Waits for it. What was asked for meanwhile counts; a stop goes first.
+  Wish Next();
   // Whether a stop was asked for, after waiting for it at most `timeout_us` (negative: for ever).
   bool Wait(int64_t timeout_us);
 
@@ -32,8 +40,11 @@ class StopSignals {
   int end_fd_ = -1;  // written by the destructor
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool requested_ = false;     // protected by mutex_
-  bool exit_at_once_ = false;  // protected by mutex_
+  bool requested_ = false;  // protected by mutex_, as all that follows
+  bool signalled_ = false;
+  bool reload_enabled_ = false;
+  bool reload_wanted_ = false;
+  bool exit_at_once_ = false;
   std::thread watcher_;
 };
 

@@ -2,6 +2,7 @@
 // the core; its loop thread runs all of it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ struct SchedulerServiceOptions {
   std::vector<std::string> models;  // ids that the cluster serves; others are refused
   RouteOptions route;
   std::vector<SurfaceOptions> surfaces;  // those that may ask; empty: whoever asks
+  // An operator asked this very scheduler to drain. Loop thread.
+  std::function<void()> drain_asked = nullptr;
 };
 
 class SchedulerService {

@@ -47,17 +47,34 @@ int RunRankOf(const CommandLine& line, const ClusterConfig& config,
   return handlers.rank(config, line.rank);
 }
 
+// What a running process calls to read its configuration again; it outlives neither argument.
+std::function<Result<ClusterConfig>()> Reloader(
+    const CommandLine& line, const std::map<std::string, std::string>& environment,
+    const CommandHandlers& handlers, const CommandStreams& streams) {
+  return [&]() -> Result<ClusterConfig> {
+    const auto loaded = LoadForCommand(line, environment, streams);
+    if (!loaded || (!line.no_files && !CheckShards(*loaded, line, handlers, streams))) {
+      return InvalidArgument("see the lines above");
+    }
+    return loaded->config;
+  };
+}
+
 int RunConfigured(const CommandLine& line, const std::map<std::string, std::string>& environment,
                   const CommandHandlers& handlers, const CommandStreams& streams) {
   const auto loaded = LoadForCommand(line, environment, streams);
   if (!loaded) return kWrongInput;
   if (!line.no_files && line.command != Command::kConfigShow && line.command != Command::kRank &&
-      !CheckShards(*loaded, line, handlers, streams)) {
+      line.command != Command::kDrain && !CheckShards(*loaded, line, handlers, streams)) {
     return kWrongInput;
   }
   if (line.command == Command::kConfigCheck) return RunConfigCheck(*loaded, line, streams);
   if (line.command == Command::kConfigShow) return RunConfigShow(*loaded, line, streams);
   if (line.command == Command::kRank) return RunRankOf(line, loaded->config, handlers);
+  if (line.command == Command::kDrain) return handlers.drain(loaded->config, line.entry);
+  if (handlers.offer_reload && !ConfigFile(line, environment).empty()) {
+    handlers.offer_reload(Reloader(line, environment, handlers, streams));
+  }
   return RunRoles(line, *loaded, handlers, streams);
 }
 
@@ -91,6 +108,7 @@ int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& 
     case Command::kServe:
     case Command::kRun:
     case Command::kRank:
+    case Command::kDrain:
     case Command::kConfigCheck:
     case Command::kConfigShow:
       return RunConfigured(line, environment, handlers, streams);
@@ -107,6 +125,8 @@ int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& 
       return RunModelInspect(line, handlers, streams);
     case Command::kKeysGenerate:
       return RunKeysGenerate(line.keys_prefix, streams);
+    case Command::kKeysSecret:
+      return RunKeysSecret(line.keys_prefix, streams);
     case Command::kVersion:
       streams.out << (line.json ? VersionJson() : VersionText());
       return 0;

@@ -17,6 +17,10 @@ namespace muselet {
 struct CommandHandlers {
   std::function<int(const ClusterConfig&)> serve;
   std::function<int(const ClusterConfig&, const std::string& name)> run;
+  // Called before serve and run if they read a file: how to read all of it again. Optional.
+  std::function<void(std::function<Result<ClusterConfig>()>)> offer_reload;
+  // The process of this name is to drain.
+  std::function<int(const ClusterConfig&, const std::string& name)> drain;
   std::function<int(const ClusterConfig&, const RankInvocation&)> rank;
   // kInvalidArgument if the model cannot be cut into the ranks of the replica.
   std::function<Status(const ModelEntry&, const ReplicaEntry&)> check_shards;

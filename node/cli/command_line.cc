@@ -30,6 +30,7 @@ class Parser {
     app_.footer("muselet COMMAND --help tells more. Start with: muselet serve MODEL.gguf");
     AddServe();
     AddRun();
+    AddDrain();
     AddRank();
     AddClients();
     AddConfig();
@@ -123,6 +124,18 @@ class Parser {
         ->type_name("NAME");
     AddConfigFile(run);
     AddConfigFlags(run);
+  }
+
+  void AddDrain() {
+    CLI::App* drain = AddCommand(
+        &app_, "drain", "Let one process of a cluster end what it does, and stop", Command::kDrain);
+    drain->add_option("NAME", line_.entry, "The gateway, scheduler or node, as in the file")
+        ->required()
+        ->type_name("NAME");
+    AddConfigFile(drain);
+    drain->footer(
+        "A scheduler of the file passes it on: the process is not ready any more, takes nothing "
+        "new, lets what runs\nend or move elsewhere within its drain_timeout, and exits with 0.");
   }
 
   // Nodes start these; people see them in a list of processes alone.
@@ -344,7 +357,8 @@ class Parser {
   }
 
   void AddKeys() {
-    CLI::App* keys = app_.add_subcommand("keys", "Make keys for the wires between processes");
+    CLI::App* keys =
+        app_.add_subcommand("keys", "Make keys for the wires between processes, and secrets");
     keys->require_subcommand(1);
     CLI::App* generate =
         AddCommand(keys, "generate", "Write a new pair of keys, and print the public one",
@@ -354,6 +368,13 @@ class Parser {
                      "Writes PREFIX.key (secret, mode 0600) and PREFIX.pub; never over a file")
         ->required()
         ->type_name("PREFIX");
+    CLI::App* secret = AddCommand(
+        keys, "secret", "Write a new secret for all gateways of a cluster", Command::kKeysSecret);
+    secret
+        ->add_option("-o,--out", line_.keys_prefix,
+                     "Writes this file, mode 0600, for security.secret_file; never over a file")
+        ->required()
+        ->type_name("FILE");
   }
 
   // CLI11 leaves two empty lines between groups.

@@ -16,6 +16,7 @@ enum class Command {
   kServe,
   kRun,
   kRank,
+  kDrain,
   kChat,
   kBench,
   kConfigCheck,
@@ -24,6 +25,7 @@ enum class Command {
   kConfigReference,
   kModelInspect,
   kKeysGenerate,
+  kKeysSecret,
   kVersion,
 };
 
@@ -51,11 +53,11 @@ struct CommandLine {
   Command command = Command::kVersion;
   std::string config_file;  // --config, or the argument of config check and show
   std::vector<std::pair<std::string, std::string>> config_flags;  // option or shortcut key, text
-  std::string entry;                                              // run --name
+  std::string entry;                                              // run --name, drain NAME
   RankInvocation rank;
   std::string model_path;   // model inspect
   PlanArguments plan;       // model inspect
-  std::string keys_prefix;  // keys generate --out
+  std::string keys_prefix;  // keys generate --out, keys secret --out
   bool json = false;
   bool effective = false;  // config show: also what was left at its default
   bool no_files = false;   // config check, show: model and key files may be missing

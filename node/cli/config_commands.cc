@@ -8,7 +8,6 @@
 #include "node/config/rank_placement.h"
 
 namespace muselet {
-namespace {
 
 std::string ConfigFile(const CommandLine& line,
                        const std::map<std::string, std::string>& environment) {
@@ -18,6 +17,8 @@ std::string ConfigFile(const CommandLine& line,
   const auto found = environment.find(kConfigVariable);
   return has_model || found == environment.end() ? "" : found->second;
 }
+
+namespace {
 
 bool NamesModel(const ConfigRequest& request) {
   return request.environment.contains("MUSELET_MODEL") ||
@@ -81,6 +82,11 @@ std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
     // Its node has looked at everything, and has put the variables into the file.
     request.environment.clear();
     request.file_check = ConfigRequest::FileCheck::kNone;
+  }
+  if (line.command == Command::kDrain) {
+    request.entry.clear();
+    request.file_check = ConfigRequest::FileCheck::kNone;
+    request.machine_check = ConfigRequest::MachineCheck::kIfLoopback;
   }
   if (line.no_files) request.file_check = ConfigRequest::FileCheck::kNone;
   if (line.command == Command::kRun) request.file_check = ConfigRequest::FileCheck::kOneEntry;

@@ -11,6 +11,10 @@
 
 namespace muselet {
 
+// Of the flag, or the variable; empty = none.
+std::string ConfigFile(const CommandLine& line,
+                       const std::map<std::string, std::string>& environment);
+
 // The configuration that the arguments and variables ask for; its faults go to `streams.err`.
 std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
                                            const std::map<std::string, std::string>& environment,

@@ -139,8 +139,8 @@ Status ReplicaServer::Core::Start(std::unique_ptr<StepEngine> engine, WireContex
   hello.replicas = {info_};
   const PeerTiming timing{report_interval_us_, options_.engine.peer_timeout_us};
   for (const std::string& endpoint : options_.schedulers) {
-    ASSIGN_OR_RETURN(auto link,
-                     SchedulerLink::Connect(loop_, context, peer, endpoint, hello, timing));
+    ASSIGN_OR_RETURN(auto link, SchedulerLink::Connect(loop_, context, peer, endpoint, hello,
+                                                       timing, options_.drain_asked));
     schedulers_.push_back(std::move(link));
     cache_feed_.AddReader();
     cache_told_joins_.push_back(0);

@@ -12,6 +12,7 @@
 // members: any thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,8 @@ struct ReplicaServerOptions {
   int64_t silence_max_us = 750'000;  // reports come at least this often, whatever `engine` says
   LocalPeer local;                   // name and instance of the node
   std::string software_version;
+  // A scheduler was told by an operator that this process is to drain. Loop thread.
+  std::function<void()> drain_asked = nullptr;
 };
 
 struct ReplicaHealth {

@@ -12,13 +12,19 @@ SchedulerLink::SchedulerLink(EventLoop& loop, Hello hello, const PeerTiming& tim
 Result<std::unique_ptr<SchedulerLink>> SchedulerLink::Connect(EventLoop& loop, WireContext& context,
                                                               const LocalPeer& local,
                                                               const std::string& endpoint,
-                                                              Hello hello,
-                                                              const PeerTiming& timing) {
+                                                              Hello hello, const PeerTiming& timing,
+                                                              std::function<void()> drain_asked) {
   std::unique_ptr<SchedulerLink> link(new SchedulerLink(loop, std::move(hello), timing));
+  link->drain_asked_ = std::move(drain_asked);
   SchedulerLink* raw = link.get();
   ASSIGN_OR_RETURN(link->client_,
                    MessageClient::Connect(loop, context, local, endpoint, [raw](Envelope envelope) {
-                     raw->Apply(raw->session_.OnEnvelope(envelope, raw->loop_.NowUs()));
+                     ClientSession::Step step =
+                         raw->session_.OnEnvelope(envelope, raw->loop_.NowUs());
+                     const bool known = step.known;
+                     raw->Apply(std::move(step));
+                     const bool drain = std::holds_alternative<Drain>(envelope.body);
+                     if (known && drain && raw->drain_asked_) raw->drain_asked_();
                    }));
   link->client_->OnDisconnect([raw] { raw->Apply(raw->session_.OnUnreachable()); });
   link->Apply(link->session_.OnTick(loop.NowUs()));

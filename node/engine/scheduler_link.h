@@ -1,7 +1,9 @@
 // A replica's connection to one scheduler: the socket of a ClientSession whose sign of life is the
-// reports. Loop thread only.
+// reports. `drain_asked` is called when the scheduler hands on an operator's Drain. Loop thread
+// only.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,7 +20,8 @@ class SchedulerLink {
   static Result<std::unique_ptr<SchedulerLink>> Connect(EventLoop& loop, WireContext& context,
                                                         const LocalPeer& local,
                                                         const std::string& endpoint, Hello hello,
-                                                        const PeerTiming& timing);
+                                                        const PeerTiming& timing,
+                                                        std::function<void()> drain_asked = {});
 
   bool welcomed() const { return session_.joined(); }
   // How often it said Welcome after it had not known us: it knows nothing of us then.
@@ -39,6 +42,7 @@ class SchedulerLink {
 
   EventLoop& loop_;
   ClientSession session_;
+  std::function<void()> drain_asked_;
   uint64_t joined_count_ = 0;
   std::unique_ptr<MessageClient> client_;
 };

@@ -1,4 +1,5 @@
 """The rank processes of a node, as the system shows them."""
+import os
 import pathlib
 import time
 
@@ -37,6 +38,19 @@ def wait_until_gone(pids, timeout_s=10):
     while left := [pid for pid in pids if state(pid)]:
         assert time.monotonic() < end, f"processes left behind: {left}"
         time.sleep(0.02)
+
+
+def listening_ports(pids):
+    """The TCP ports on which these processes listen."""
+    sockets = set()
+    for pid in pids:
+        try:
+            links = [os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue  # it has ended, or closed one meanwhile
+        sockets |= {link[len("socket:["):-1] for link in links if link.startswith("socket:[")}
+    rows = [line.split() for line in _read(pathlib.Path("/proc/net/tcp")).splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and row[9] in sockets}
 
 
 def _read(path):

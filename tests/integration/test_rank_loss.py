@@ -4,17 +4,19 @@ import os
 import random
 import signal
 import socket
+import struct
 import threading
 import time
 import urllib.error
 import urllib.request
 
 import pytest
+import zmq
 
 import streams
 from conftest import MODEL, MODEL_ID, ROOT, Process, Server, free_port, write_config
 from history_audit import audit
-from rank_processes import rank_pids, state, wait_for_ranks, wait_until_gone
+from rank_processes import listening_ports, rank_pids, state, wait_for_ranks, wait_until_gone
 from tcp_proxy import TcpProxy
 from test_sharded_replicas import sharded_config
 
@@ -159,6 +161,26 @@ class NoiseMaker:
         self._thread.join(5)
 
 
+class PortScan(NoiseMaker):
+    """Says nonsense on every port of some processes."""
+
+    def __init__(self, pids_of):
+        self.pids_of = pids_of
+        super().__init__(port=0)
+
+    def _run(self):
+        draw = random.Random(SEED)
+        frame = struct.pack("<6Q", 1 << 40, 99, 7, 1 << 50, 8, 8)  # as Gloo's
+        while not self._stopping.wait(0.001):
+            for port in listening_ports(self.pids_of()):
+                try:
+                    with socket.create_connection(("127.0.0.1", port), 1) as strange:
+                        strange.sendall(draw.choice([b"", draw.randbytes(100), frame, b"GET / HTTP/1.1\r\n\r\n"]))
+                        self.count += 1
+                except OSError:
+                    pass  # it is closed already
+
+
 class TwoNodes:
     """A pipeline over two node processes, whose second one reaches the leader through a proxy."""
 
@@ -230,12 +252,68 @@ def test_noise_on_the_port_where_ranks_join_does_no_harm(tmp_path):
     nodes.stop()
 
 
+def test_a_scan_of_every_port_while_ranks_join_ends_no_rank(tmp_path):
+    nodes = TwoNodes(tmp_path)
+    names = ("n0", "n1")
+    nodes.proxy.delay_s = 0.2  # rank 0 listens for so long, at least
+    scan = PortScan(lambda: [*nodes.ranks().values()])
+    nodes.wait_until_ready()
+    for _ in range(10 if LONG else 3):
+        os.kill(nodes.ranks()[1], signal.SIGKILL)
+        wait_until(lambda: not ready(nodes.http), "the loss")
+        wait_until(lambda: ready(nodes.http), "the next epoch")
+    scan.stop()
+    assert scan.count > 0
+    nodes.stop()
+    told = [line for name in names for line in nodes.processes[name].lines]
+    assert not [line for line in told if "SIGABRT" in line or "stranger" in line]
+
+
 def test_a_rank_with_another_model_is_refused_with_both_names(tmp_path):
     nodes = TwoNodes(tmp_path, ROOT / "tests" / "golden" / "gguf" / "llama-tied-gqa.F16.gguf")
     refused = nodes.processes["n1"]
     wait_until(lambda: any("digest" in line for line in refused.lines), "the refusal")
     assert not ready(nodes.http)
     nodes.stop()
+
+
+OTHER_VERSION = b"\x08\x63"  # of the wire to the ranks: 99, and nothing else
+
+
+def test_a_rank_of_another_release_is_refused_and_the_log_says_so_once(tmp_path):
+    nodes = TwoNodes(tmp_path).wait_until_ready()
+    leader = nodes.processes["n0"]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.setsockopt(zmq.RCVTIMEO, 20_000)
+        stranger.connect(f"tcp://127.0.0.1:{nodes.rendezvous}")
+        for _ in range(10):
+            stranger.send(OTHER_VERSION)
+            assert stranger.recv_multipart()[-1][:1] == OTHER_VERSION[:1]
+    wait_until(lambda: any("wire version 99" in line for line in leader.lines), "the refusal")
+    assert ready(nodes.http)
+    nodes.stop()
+    assert sum("wire version 99" in line for line in leader.lines) == 1
+    assert not any("rank group ended" in line for line in leader.lines), "an orderly stop is no warning"
+
+
+def test_a_leader_of_another_release_is_left_and_the_log_says_so_once(tmp_path):
+    nodes = TwoNodes.__new__(TwoNodes)
+    nodes.http, nodes.scheduler = "127.0.0.1:1", f"tcp://127.0.0.1:{free_port()}"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as leader:
+        leader.setsockopt(zmq.LINGER, 0)
+        leader.setsockopt(zmq.RCVTIMEO, 60_000)
+        port = leader.bind_to_random_port("tcp://127.0.0.1")
+        follower = Process("run", "--config", nodes.config(tmp_path / "follower.yaml", port), "--name", "n1")
+        processes = set()
+        while len(processes) < 3:  # each start of the rank draws another identity
+            peer = leader.recv_multipart()[0]
+            processes.add(peer)
+            leader.send_multipart([peer, OTHER_VERSION])
+    wait_until(lambda: any("is of another release" in line for line in follower.lines), "the refusal")
+    assert follower.stop() == 0
+    told = [line for line in follower.lines if "is of another release" in line]
+    assert len(told) == 1 and "wire version 99" in told[0], told
 
 
 def test_a_follower_without_a_leader_says_whom_it_waits_for_and_stops_in_order(tmp_path):

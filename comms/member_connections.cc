@@ -251,8 +251,11 @@ void ConnectionVetting::Accept(int64_t now_us) {
   for (size_t i = 0; i < kUnknownMax; ++i) {
     Socket socket(accept4(listener_.number(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!socket.open()) return;
+    Unknown unknown = {std::move(socket), now_us + kHelloUs, ""};
+    // A member speaks at once, and is not to be crowded out by those who do not.
+    if (HearUnknown(unknown)) continue;
     if (unknown_.size() == kUnknownMax) unknown_.pop_front();
-    unknown_.push_back({std::move(socket), now_us + kHelloUs, ""});
+    unknown_.push_back(std::move(unknown));
   }
 }
 

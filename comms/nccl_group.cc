@@ -37,10 +37,6 @@ void LogOfPlugin(void* /*context*/, int32_t severity, const char* message) {
   tell(message, {{"from", "cuda"}});
 }
 
-void Pause(int64_t us) {
-  std::this_thread::sleep_for(std::chrono::microseconds(us));
-}
-
 void EndProcess(const std::string& reason) {
   LogError("the process ends, as only that frees its device", {{"reason", reason}});
   _exit(kExitStuck);
@@ -114,6 +110,8 @@ class NcclGroup final : public RankGroup {
   void Fail(const Status& fault) {
     if (records_.Fault(fault)) BeginEnding();
   }
+  // Until so much time has passed, or the group ends.
+  void Pause(int64_t us);
   void BeginEnding();
   void End();
 
@@ -124,6 +122,7 @@ class NcclGroup final : public RankGroup {
   CudaGroup* group_ = nullptr;
   std::mutex calls_;  // into the group, each of them short but for its end
   std::mutex ending_mutex_;
+  std::condition_variable ending_changed_;
   bool ending_begun_ = false;  // under ending_mutex_
   std::thread ending_;
 };
@@ -229,9 +228,15 @@ Status NcclGroup::Wait(RankTicket ticket, int64_t deadline_us) {
   return records_.faulted() ? records_.fault() : OkStatus();
 }
 
+void NcclGroup::Pause(int64_t us) {
+  std::unique_lock lock(ending_mutex_);
+  ending_changed_.wait_for(lock, std::chrono::microseconds(us), [this] { return ending_begun_; });
+}
+
 void NcclGroup::BeginEnding() {
   const std::lock_guard lock(ending_mutex_);
   if (std::exchange(ending_begun_, true) || group_ == nullptr) return;
+  ending_changed_.notify_all();
   ending_ = std::thread([this] { End(); });
 }
 

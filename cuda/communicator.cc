@@ -193,7 +193,11 @@ uint64_t Communicator::Progress() {
   Advance();
   while (!pending_.empty()) {
     const cudaError_t state = cudaEventQuery(pending_.front().event);
-    if (state == cudaErrorNotReady) break;
+    if (state == cudaErrorNotReady) {
+      // Else the next kernel's launch would be told of it.
+      static_cast<void>(cudaGetLastError());
+      break;
+    }
     Check(state, "an operation on the device");
     completed_ = pending_.front().ticket;
     events_.push_back(pending_.front().event);

@@ -192,7 +192,8 @@ TEST(Style, EveryHeaderIsIncludedSomewhere) {
     for (const std::string& line : file.lines) included.insert(IncludedPath(line));
   }
   for (const SourceFile& file : AllSources()) {
-    if (!IsHeader(file.path)) continue;
+    // What stands in for a library's header is included by the library's.
+    if (!IsHeader(file.path) || file.path.find("/gloo_headers/") != std::string::npos) continue;
     EXPECT_TRUE(included.count(file.path) > 0) << file.path;
   }
 }

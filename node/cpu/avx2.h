@@ -123,8 +123,9 @@ struct PartialSums {
 };
 
 // Stores the 8 outputs of a panel for one row of activations, those past N left out.
-static inline void StoreOutputs(const MatMulTile& tile, uint32_t panel, uint32_t row,
-                                __m256 value) {
+__attribute__((always_inline)) static inline void StoreOutputs(const MatMulTile& tile,
+                                                               uint32_t panel, uint32_t row,
+                                                               __m256 value) {
   const uint32_t n = panel * kPanelRows;
   float* out = tile.out + static_cast<size_t>(row) * tile.weight.rows + n;
   const uint32_t count = tile.weight.rows - n;

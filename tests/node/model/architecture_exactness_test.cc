@@ -6,6 +6,7 @@
 
 #include "node/model/load_model.h"
 #include "tests/node/cpu/random_data.h"
+#include "tests/node/model/architecture_cases.h"
 #include "tests/node/model/model_runner.h"
 #include "tests/support/fixtures.h"
 
@@ -85,9 +86,7 @@ TEST_P(ArchitectureExactnessTest, SequencesTogetherEqualEachAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ArchitectureExactnessTest,
-                         ::testing::Values("llama-tied-gqa", "mistral-swa", "qwen2-bias",
-                                           "qwen3-qknorm", "phi3-fused", "gemma3-text",
-                                           "muse-glimmer-text", "mixtral-moe", "qwen3-moe"));
+                         ::testing::ValuesIn(testing::ArchitectureFolders()));
 
 }  // namespace
 }  // namespace muselet

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/mapped_file.h"
 #include "node/model/load_model.h"
+#include "tests/node/model/architecture_cases.h"
 #include "tests/node/model/model_runner.h"
 #include "tests/support/fixtures.h"
 
@@ -75,10 +76,8 @@ TEST_P(ExpectedLogitsTest, OfADirectoryAreThoseOfTheReference) {
     ExpectAnswers(*Open(path, isa), expected, GetParam());
 }
 INSTANTIATE_TEST_SUITE_P(Models, ExpectedLogitsTest,
-                         ::testing::Values("llama-tied-gqa", "llama3-ropescaled", "mistral-swa",
-                                           "qwen2-bias", "qwen3-qknorm", "phi3-fused",
-                                           "gemma3-text", "muse-glimmer-text", "mixtral-moe",
-                                           "qwen3-moe"));
+                         ::testing::ValuesIn(testing::ArchitectureFolders()));
+INSTANTIATE_TEST_SUITE_P(ScaledRope, ExpectedLogitsTest, ::testing::Values("llama3-ropescaled"));
 
 TEST_P(GgufLogitsTest, OfAFileAreThoseOfTheReference) {
   SKIP_WITHOUT_SHARED(path, "gguf/" + GetParam() + ".gguf");
@@ -99,15 +98,15 @@ INSTANTIATE_TEST_SUITE_P(Files, GgufLogitsTest,
 class GgufArchitectureTest : public ExpectedLogitsTest {};
 
 TEST_P(GgufArchitectureTest, AnswersAreThoseOfTheReference) {
-  const Json expected = ReadExpected(testing::GoldenPath("gguf/answers.json"));
-  const std::string path = testing::GoldenPath("gguf/" + GetParam() + ".gguf");
+  const std::string name = GetParam() + ".gguf";
+  Json answers = ReadExpected(testing::GoldenPath("gguf/answers.json"))["files"];
+  answers.update(ReadExpected(testing::GoldenPath("gguf/expected.json"))["files"]);
+  ASSERT_TRUE(answers.contains(name));
   for (const IsaLevel isa : {IsaLevel::kAuto, IsaLevel::kScalar})
-    ExpectAnswers(*Open(path, isa), expected["files"][GetParam() + ".gguf"], GetParam());
+    ExpectAnswers(*Open(testing::GoldenPath("gguf/" + name), isa), answers[name], name);
 }
 INSTANTIATE_TEST_SUITE_P(Files, GgufArchitectureTest,
-                         ::testing::Values("mistral-swa.F32", "mixtral-moe.F32", "qwen2-bias.BF16",
-                                           "qwen3-qknorm.F32", "qwen3-moe.BF16", "phi3-fused.F32",
-                                           "gemma3-text.F32"));
+                         ::testing::ValuesIn(testing::ArchitectureGgufFiles()));
 
 // One checkpoint in three files; its answers are those of the same weights in one.
 TEST(ShardedFilesTest, AnswersAreThoseOfTheReference) {

@@ -7,6 +7,7 @@
 
 #include "comms/rank_group_makers.h"
 #include "node/model/memory_plan.h"
+#include "tests/node/model/architecture_cases.h"
 #include "tests/node/model/model_runner.h"
 #include "tests/node/model/random_checkpoint.h"
 #include "tests/node/model/row_count_ops.h"
@@ -146,15 +147,12 @@ TEST_P(ShardedFixtureTest, GivesTheWholesBits) {
   ExpectFixtureShards(path);
 }
 INSTANTIATE_TEST_SUITE_P(Models, ShardedFixtureTest,
-                         ::testing::Values("llama-tied-gqa", "llama3-ropescaled", "mistral-swa",
-                                           "qwen2-bias", "qwen3-qknorm", "phi3-fused",
-                                           "gemma3-text", "muse-glimmer-text", "mixtral-moe",
-                                           "qwen3-moe"));
+                         ::testing::ValuesIn(testing::ArchitectureFolders()));
+INSTANTIATE_TEST_SUITE_P(ScaledRope, ShardedFixtureTest, ::testing::Values("llama3-ropescaled"));
 
 // The same architectures out of GGUF, where experts and fused projections share a tensor.
 TEST(ShardedModelTest, GgufArchitecturesGiveTheWholesBits) {
-  for (const std::string name : {"mistral-swa.F32", "mixtral-moe.F32", "qwen2-bias.BF16",
-                                 "qwen3-moe.BF16", "phi3-fused.F32", "gemma3-text.F32"}) {
+  for (const std::string& name : testing::ArchitectureGgufFiles()) {
     auto opened = Checkpoint::Open(testing::GoldenPath("gguf/" + name + ".gguf"));
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     ExpectWholesBits(std::move(opened).value(), Options(ActivationFormat::kFloat32),

@@ -195,6 +195,7 @@ void Batcher::End(Sequence& sequence, FinishReason reason, const Status& fault) 
 void Batcher::Retire(Sequence& sequence) {
   ++counters_.finished;
   --live_by_class_[static_cast<size_t>(sequence.record.request_class)];
+  if (std::exchange(sequence.suspect, false)) --suspects_;
   live_.erase(sequence.record.sequence);
   sequence.ended = true;
   if (sequence.state == SequenceState::kWaiting) {
@@ -268,6 +269,10 @@ void Batcher::CommitSlice(const Outstanding::Slice& slice, const SliceResult& re
   }
   sequence.computed = slice.first_position + slice.row_count;
   CountServed(sequence, slice);
+  if (sequence.suspect && sequence.computed >= sequence.suspect_until) {
+    sequence.suspect = false;
+    --suspects_;
+  }
   RegisterBlocks(sequence);
   TakePromptLogprobs(sequence, slice, result);
   if (slice.samples) {
@@ -312,6 +317,12 @@ void Batcher::Fail(uint64_t plan_number, const Status& fault) {
 
 void Batcher::Reset(int64_t lost_us) {
   if (!outstanding_.empty()) ObserveLoss(outstanding_.front(), lost_us);
+  for (const Outstanding& step : outstanding_) {
+    for (const Outstanding::Slice& slice : step.slices) {
+      const Sequence& sequence = *slots_[slice.slot];
+      if (!sequence.ended) lost_.push_back(sequence.record.sequence);
+    }
+  }
   for (; !outstanding_.empty(); outstanding_.pop_front()) {
     KeepSpare(std::move(outstanding_.front()));
   }
@@ -329,6 +340,27 @@ void Batcher::Reset(int64_t lost_us) {
     }
   }
   cache_.Clear();
+}
+
+size_t Batcher::Blame() {
+  std::sort(lost_.begin(), lost_.end());
+  lost_.erase(std::unique(lost_.begin(), lost_.end()), lost_.end());
+  for (const SequenceId& id : std::exchange(lost_, {})) {
+    const auto found = live_.find(id);
+    if (found == live_.end()) continue;
+    Sequence& sequence = *found->second;
+    if (sequence.suspect) {
+      End(sequence, FinishReason::kError,
+          Internal("request " + id.request.ToString() +
+                   " ended a process that computed it twice, the second time alone: it is not "
+                   "computed again"));
+      continue;
+    }
+    sequence.suspect = true;
+    sequence.suspect_until = sequence.token_count() + 1;
+    ++suspects_;
+  }
+  return suspects_;
 }
 
 std::vector<TokenUpdate> Batcher::TakeUpdates() {

@@ -108,7 +108,7 @@ struct BatchCounters {
 // The prefill that is still to be done.
 struct PrefillForecast {
   uint64_t tokens = 0;  // before everything that is here decodes, were nothing found in the cache
-  double token_us = 0;  // until one of them is done, in steps like the next; 0 = not yet known
+  double token_us = 0;  // cost of one of them, in a step of many and nothing else; 0 = not known
 };
 
 class Batcher {
@@ -160,6 +160,11 @@ class Batcher {
   // nor failed any more. `lost_us`: so long the oldest of them computed, and did not end; 0 if that
   // is not known, or says nothing of the step.
   void Reset(int64_t lost_us = 0);
+  // The loss of the last Reset was a process that died by its own fault: whoever stood in the plans
+  // that were dropped may have done that. Each of them is computed alone, nobody beside it, until
+  // it is past where it was; if that ends in Blame again it is to blame, and ends with kError.
+  // Returns how many are suspects now. To be called before the next Plan, if at all.
+  size_t Blame();
   // Ends the sequences whose time is over; Plan does so too.
   void ExpireDeadlines(int64_t now_us);
   // When the next time is over; 0 = none has a deadline. Looks at all sequences.
@@ -181,7 +186,7 @@ class Batcher {
   // cache had nor what was computed again after a pause or a loss. Only grows.
   const std::map<std::string, uint64_t>& served() const { return served_; }
   // Looks at all sequences.
-  PrefillForecast ForecastPrefill();
+  PrefillForecast ForecastPrefill() const;
   // As PrefixCache's.
   void RecordCacheChanges() { cache_.RecordChanges(); }
   void TakeCacheChanges(PrefixChanges* changes) { cache_.TakeChanges(changes); }
@@ -243,6 +248,7 @@ class Batcher {
   // batcher_plan.cc: what goes into a step.
   Draft NewDraft();
   bool FillDraft(Draft& draft, int64_t now_us, bool work_conserving);
+  Sequence* FirstSuspect() const;
   bool LeftOutForFloor(const Draft& draft, const Sequence& sequence) const;
   void SettleBatchFloor(const Draft& draft);
   void PlanDecodes(Draft& draft);
@@ -325,9 +331,12 @@ class Batcher {
   std::vector<Sequence*> slots_;                             // by slot; null = free
   std::vector<SequenceSlot> free_slots_;                     // a stack
   uint32_t running_count_ = 0;
-  bool decodes_left_out_ = false;  // the last plan had no room for all of them
-  uint32_t mixed_in_a_row_ = 0;    // plans with decodes and prefill
-  bool prefill_measured_ = false;  // some of it was committed
+  std::vector<SequenceId> lost_;  // stood in the plans that the last Reset dropped
+  size_t suspects_ = 0;
+  const Sequence* alone_ = nullptr;  // while suspects_ > 0: who may be planned
+  bool decodes_left_out_ = false;    // the last plan had no room for all of them
+  uint32_t mixed_in_a_row_ = 0;      // plans with decodes and prefill
+  bool prefill_measured_ = false;    // some of it was committed
   std::deque<Outstanding> outstanding_;
   // Blocks that a running sequence is about to compute: who needs the same waits for them instead
   // of computing them again.

@@ -36,6 +36,7 @@ StepPlan Batcher::Plan(int64_t now_us) {
       const bool mixed = draft.record.decodes.rows > 0 && draft.record.prefill.rows > 0;
       mixed_in_a_row_ = mixed ? mixed_in_a_row_ + 1 : 0;
       SettleBatchFloor(draft);
+      lost_.clear();
       ++counters_.plans;
       outstanding_.push_back(std::move(draft.record));
       return std::move(draft.plan);
@@ -56,9 +57,18 @@ bool Batcher::FillDraft(Draft& draft, int64_t now_us, bool work_conserving) {
   const uint32_t batch = live_by_class_[static_cast<size_t>(RequestClass::kBatch)];
   draft.batch_on_floor = !work_conserving && batch > 0 && live_.size() > batch;
   draft.batch_may_run = !draft.batch_on_floor || batch_credit_us_ > 0;
+  alone_ = FirstSuspect();
   PlanDecodes(draft);
   PlanPrefill(draft, now_us);
   return !draft.plan.empty();
+}
+
+Sequence* Batcher::FirstSuspect() const {
+  if (suspects_ == 0) return nullptr;
+  for (const auto& [serial, sequence] : sequences_) {
+    if (sequence->suspect) return sequence.get();
+  }
+  return nullptr;
 }
 
 bool Batcher::LeftOutForFloor(const Draft& draft, const Sequence& sequence) const {
@@ -111,6 +121,7 @@ int64_t Batcher::NextDeadlineUs() const {
 }
 
 bool Batcher::MayTakeRows(const Sequence& sequence) const {
+  if (alone_ != nullptr && alone_ != &sequence) return false;
   if (sequence.state != SequenceState::kRunning || sequence.known_count() >= sequence.token_limit) {
     return false;
   }
@@ -233,31 +244,19 @@ int64_t Batcher::PrefillLimitUs(double decodes_us) const {
       std::min(stretch * decodes_us + std::max(row_us, 0.0) / 2, target_us));
 }
 
-PrefillForecast Batcher::ForecastPrefill() {
+PrefillForecast Batcher::ForecastPrefill() const {
   PrefillForecast forecast;
-  StepLoad decodes;
-  ListRunning(/*rotate=*/false);
   for (const auto& [serial, sequence] : waiting_) forecast.tokens += sequence->token_count();
-  for (const Sequence* sequence : running_) {
-    if (sequence->state != SequenceState::kRunning) continue;
-    if (sequence->computed < sequence->prefill_end) {
-      forecast.tokens += sequence->prefill_end - sequence->computed;
-    } else {
-      decodes = decodes + SliceLoad(sequence->computed, 1);
-    }
+  for (const Sequence* sequence : slots_) {
+    if (sequence == nullptr || sequence->state != SequenceState::kRunning) continue;
+    forecast.tokens += sequence->prefill_end - std::min(sequence->computed, sequence->prefill_end);
   }
-  const bool beside_decodes = decodes.rows > 0;
-  const StepTimeModel& likely = beside_decodes ? added_time_ : prefill_time_;
-  const StepTimeModel& other = beside_decodes ? prefill_time_ : added_time_;
-  const StepTimeModel& time = likely.measured() ? likely : other;
+  const StepTimeModel& time = prefill_time_.measured() ? prefill_time_ : added_time_;
   if (!time.measured()) return forecast;
-  const double decodes_us = beside_decodes ? decode_time_.PredictUs(decodes) : 0;
-  const auto limit_us = static_cast<double>(
-      beside_decodes ? std::min(PrefillLimitUs(decodes_us), options_.step_max_us)
-                     : options_.step_max_us);
   const uint32_t row_max = std::min(options_.prefill_chunk_max, options_.step_tokens_max);
-  const uint32_t rows = std::max(1U, time.RowsWithin(limit_us - decodes_us, {}, 0, row_max));
-  forecast.token_us = (decodes_us + time.PredictUs(SliceLoad(0, rows))) / rows;
+  const auto limit_us = static_cast<double>(options_.step_max_us);
+  const uint32_t rows = std::max(1U, time.RowsWithin(limit_us, {}, 0, row_max));
+  forecast.token_us = time.PredictUs(SliceLoad(0, rows)) / rows;
   return forecast;
 }
 
@@ -357,6 +356,7 @@ Sequence* Batcher::NextWaiting(RequestClass request_class, int64_t now_us) const
   Sequence* best = nullptr;
   for (const auto& [serial, sequence] : waiting_) {
     if (sequence->record.request_class != request_class) continue;
+    if (alone_ != nullptr && alone_ != sequence) continue;
     if (std::find(deferred_.begin(), deferred_.end(), sequence) != deferred_.end()) continue;
     if (best == nullptr || key(*sequence) < key(*best)) best = sequence;
   }

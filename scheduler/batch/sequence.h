@@ -58,7 +58,9 @@ struct Sequence {
   uint64_t* served = nullptr;
   uint32_t served_until = 0;
 
-  bool starts_again = false;  // it ran before a loss of all KV
+  bool suspect = false;        // Batcher::Blame
+  uint32_t suspect_until = 0;  // positions computed when it has shown that it is harmless
+  bool starts_again = false;   // it ran before a loss of all KV
   uint32_t pauses = 0;
   uint64_t paused_in_draft = 0;  // the last time
   uint32_t protected_until = 0;  // tokens.size() below which it may not be paused again

@@ -132,14 +132,14 @@ TEST_F(BatcherReportTest, TheForecastIsThePrefillThatIsNotYetDone) {
   EXPECT_GT(batcher_.ForecastPrefill().token_us, 0);
 }
 
-TEST_F(BatcherReportTest, PrefillTakesLongerBesideDecodes) {
+TEST_F(BatcherReportTest, WhatPrefillCostsDoesNotDependOnWhatRunsBesideIt) {
   Admit(1, 200, 2);
   while (Step()) {
   }
   const double alone_us = batcher_.ForecastPrefill().token_us;
   Admit(2, 10, 100);
   for (int i = 0; i < 20; ++i) Step();
-  EXPECT_GT(batcher_.ForecastPrefill().token_us, alone_us);
+  EXPECT_NEAR(batcher_.ForecastPrefill().token_us, alone_us, alone_us * 0.25);
 }
 
 TEST_F(BatcherReportTest, ChangesFollowThePrefixesOfTheFullGroup) {

@@ -10,6 +10,7 @@ namespace {
 // after six.
 constexpr uint32_t kFailureScore = 4;
 constexpr uint32_t kFailureScoreMax = 16;
+constexpr int64_t kOneMomentUs = 1'000'000;
 constexpr uint64_t kProbeSteps = 8;
 constexpr int64_t kEjectTimeMaxFactor = 16;
 
@@ -66,6 +67,9 @@ bool JudgeSpeed(PlacementHealth& health, const ReplicaSpeed& speed, bool may_eje
 
 bool CountFailure(PlacementHealth& health, bool may_eject, const RouteOptions& options,
                   int64_t now_us) {
+  // A lost connection fails all that ran there at once.
+  if (health.failed_us != 0 && now_us - health.failed_us < kOneMomentUs) return false;
+  health.failed_us = now_us;
   health.failures += kFailureScore;
   if (!may_eject || options.slow_factor <= 0 || health.state == HealthState::kEjected) return false;
   if (health.failures <= kFailureScoreMax && health.state != HealthState::kProbing) return false;

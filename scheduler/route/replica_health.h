@@ -24,6 +24,7 @@ struct PlacementHealth {
   int64_t eject_time_us = 0;
   uint64_t probed_steps = 0;  // its steps when the probe began
   uint32_t failures = 0;      // score: attempts given up there weigh more than those that ended
+  int64_t failed_us = 0;      // the last one; those of one moment are one
   bool slow_once = false;     // one bad report is no verdict
 
   bool usable() const { return state != HealthState::kEjected; }

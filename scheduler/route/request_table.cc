@@ -141,7 +141,7 @@ OpenRequest* RequestTable::Victim() {
             static_cast<double>(ledger_.WaitingOf(surface)) / ledger_.options(surface).share;
         for (auto last = requests.rbegin(); last != requests.rend(); ++last) {
           OpenRequest* open = Find(last->second);
-          if (open->place.attempt > 0) continue;
+          if (HadBegun(open->place)) continue;
           const Rank rank{i, load, last->first};
           if (!worst || rank > *worst) {
             worst = rank;

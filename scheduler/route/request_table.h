@@ -19,6 +19,17 @@
 
 namespace muselet {
 
+// Numbers of attempts: those of one gateway count from 0. A gateway that repeats a request which
+// may run already, left over by another one, numbers it by its clock, far beyond.
+inline constexpr uint32_t kCountedAttempts = 1000;
+// Its stream had begun, as far as one can tell: it is not refused for load.
+inline bool HadBegun(const Place& place) {
+  return place.attempt > 0 && place.attempt <= kCountedAttempts;
+}
+inline bool IsRepeat(const Place& place) {
+  return place.attempt > kCountedAttempts;
+}
+
 // What a request was charged against its surface's quotas; it is charged once, whatever becomes of
 // its attempts.
 struct Charge {

@@ -38,18 +38,27 @@ void Router::OnPlace(const std::string& gateway, const Place& place) {
     if (closed->attempt == place.attempt && closed->answer) Send(gateway, *closed->answer);
     return;
   }
-  // After an earlier attempt that ended, what still runs under this id is not ours to continue.
-  Replica* holder = closed == nullptr ? HolderOf(place) : nullptr;
+  // After an earlier attempt that ended, what still runs under this id is not ours to continue, if
+  // it is not asked for.
+  Replica* holder = closed == nullptr || IsRepeat(place) ? HolderOf(place) : nullptr;
   if (holder != nullptr) {
     const SurfaceId surface = ledger_.Find(place.surface).value_or(0);
     return Assign(requests_.Open(gateway, place, OwnerOf(place, surface), now_us_), *holder, 0);
   }
   if (closed == nullptr) return Admit(gateway, place, {});
+  if (IsRepeat(place)) return Admit(gateway, place, {false, "", closed->charge});
   Admit(gateway, place, {false, closed->replica, closed->charge});
 }
 
-// The gateway gave the attempt before up, for a reason that it knows.
+// The gateway gave the attempt before up, for a reason that it knows; or another gateway repeats
+// the request: then it keeps what it has.
 void Router::OnLaterAttempt(const std::string& gateway, const Place& place, OpenRequest& open) {
+  if (IsRepeat(place)) {
+    open.place.attempt = place.attempt;
+    open.gateway = gateway;
+    if (open.placed()) SendTicket(open);
+    return;
+  }
   FreeTicket(open);
   const Earlier earlier{false, open.replica, open.charge};
   requests_.Drop(place.request, now_us_);
@@ -95,7 +104,8 @@ void Router::Admit(const std::string& gateway, const Place& place, Earlier earli
   const ModelLine& line = *requests_.Line(place.model);
   if (!line.stuck) {
     TryLine(place.model);
-  } else if (ledger_.waiting(owner.surface, owner.request_class) == 1) {
+  } else if (ledger_.waiting(owner.surface, owner.request_class) == 1 &&
+             ledger_.MayRun(owner.surface)) {
     (void)Try(open);  // the others were tried, and nothing became free since
   }
   CheckLine(place.request);
@@ -109,7 +119,7 @@ std::optional<Refusal> Router::CheckAdmissible(const Place& place, const WorkOwn
                             "' does not exist; this cluster serves: " + JoinNames(table_.models))};
   }
   if (auto refusal = CheckFits(place)) return refusal;
-  if (charge.made || place.attempt > 0) return {};
+  if (charge.made || HadBegun(place)) return {};
   const uint64_t tokens = TokensOf(place);
   int64_t retry_us = 0;
   const Status charged = ledger_.Charge(owner.surface, tokens, now_us_, &retry_us);
@@ -139,7 +149,7 @@ std::optional<Refusal> Router::CheckFits(const Place& place) const {
 // Of a request that found no place at once. One that had a ticket before is never refused here.
 void Router::CheckLine(const RequestId& request) {
   const OpenRequest* open = requests_.Find(request);
-  if (open == nullptr || open->placed() || open->place.attempt > 0) return;
+  if (open == nullptr || open->placed() || HadBegun(open->place)) return;
   const Status bounds = ledger_.CheckLine(open->owner.surface);
   if (!bounds.ok()) return RefuseOpen(request, {RefusalReason::kLine, bounds});
   if (const auto refusal = CheckWait(*open)) return RefuseOpen(request, *refusal);
@@ -191,7 +201,7 @@ void Router::Refuse(const std::string& gateway, const Place& place,
 // It has used nothing.
 void Router::RefuseOpen(const RequestId& request, const Refusal& why) {
   const OpenRequest& open = *requests_.Find(request);
-  if (open.charge.made && open.place.attempt == 0)
+  if (open.charge.made && !HadBegun(open.place))
     ledger_.Refund(open.owner.surface, true, open.charge.tokens);
   Refuse(open.gateway, open.place, open.owner.surface, why);
   requests_.Close(request, out_.back().message, now_us_);
@@ -222,7 +232,7 @@ void Router::OnRelease(const Release& release) {
 // What it was charged beyond what it used goes back to its surface.
 void Router::Settle(OpenRequest& open, const Release& release) {
   if (!open.charge.made) return;
-  const bool ran = open.placed() || open.place.attempt > 0;
+  const bool ran = open.placed() || HadBegun(open.place);
   const uint64_t used = ran ? open.charge.prompt_tokens + release.generated_tokens : 0;
   if (open.charge.tokens > used)
     ledger_.Refund(open.owner.surface, false, open.charge.tokens - used);
@@ -258,7 +268,7 @@ std::optional<Refusal> Router::Expired(const OpenRequest& open) const {
   }
   // What waited twice its objective is no good to its client any more, and in the way of others.
   const int64_t ttft_us = ledger_.options(open.owner.surface).ttft_us;
-  const bool shed = ttft_us > 0 && open.place.attempt == 0 && ReplicasReady(open.place.model) > 0 &&
+  const bool shed = ttft_us > 0 && !HadBegun(open.place) && ReplicasReady(open.place.model) > 0 &&
                     now_us_ - open.arrived_us > std::max(2 * ttft_us, options_.retry_after_us);
   if (!shed) return {};
   return Refusal{

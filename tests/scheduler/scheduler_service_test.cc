@@ -159,6 +159,32 @@ TEST_P(SchedulerServiceTest, PlacesARequestOnTheNode) {
   })) << registry_.Text();
 }
 
+TEST_P(SchedulerServiceTest, CountsWhatSurfacesAreRefusedAndWait) {
+  StartAll(GetParam());
+  Place place = PlaceOf(1);
+  place.surface = "default";
+  place.prompt_tokens = 100'000;
+  gateway_->Send(place);
+  for (uint64_t id = 2; id <= 7; ++id) {
+    place = PlaceOf(id);
+    place.surface = "default";
+    gateway_->Send(place);
+  }
+  const auto shows = [&](const std::string& line) {
+    return RunUntil([&] { return registry_.Text().find(line) != std::string::npos; });
+  };
+  EXPECT_TRUE(
+      shows("muselet_scheduler_surface_refusals_total{reason=\"too_long\",scheduler=\"s0\","
+            "surface=\"default\"} 1"))
+      << registry_.Text();
+  EXPECT_TRUE(
+      shows("muselet_scheduler_surface_waiting{class=\"interactive\",scheduler=\"s0\","
+            "surface=\"default\"} 1"))
+      << registry_.Text();
+  EXPECT_TRUE(shows("muselet_scheduler_prompt_tokens_total{scheduler=\"s0\"} 25"))
+      << registry_.Text();
+}
+
 TEST_P(SchedulerServiceTest, SilentNodeIsLostAndItsRequestsAreSaidToBe) {
   StartAll(GetParam());
   gateway_->Send(PlaceOf(1));

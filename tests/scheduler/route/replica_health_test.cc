@@ -80,13 +80,19 @@ TEST_F(ReplicaHealthTest, AttemptAfterAttemptGivenUpEjects) {
   int attempts = 0;
   do {
     ASSERT_LT(++attempts, 20);
+    now_us_ += kSecond;
     CountEnd(health_);
   } while (!CountFailure(health_, true, options_, now_us_));
   EXPECT_LE(attempts, 8);
 }
 
+TEST_F(ReplicaHealthTest, AttemptsThatFailAtOneMomentAreOneFailure) {
+  for (int i = 0; i < 64; ++i) EXPECT_FALSE(CountFailure(health_, true, options_, now_us_));
+}
+
 TEST_F(ReplicaHealthTest, AFewFailuresAmongManyDoNotEject) {
   for (int i = 0; i < 1000; ++i) {
+    now_us_ += kSecond;
     CountEnd(health_);
     if (i % 10 == 0) {
       EXPECT_FALSE(CountFailure(health_, true, options_, now_us_));

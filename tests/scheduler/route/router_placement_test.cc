@@ -240,6 +240,22 @@ TEST_F(RouterPlacementTest, ReservationEndsWithTheSuspectThatWaits) {
   EXPECT_THAT(Pass(100 * kMs), ElementsAre("g <- ticket 3.0 n0-r@1"));
 }
 
+TEST_F(RouterPlacementTest, RepeatByAnotherGatewayKeepsTheReplicaThatComputes) {
+  JoinAll(2);
+  Say("h", GatewayHello("h"));
+  Say("n1", CacheOf("n1", 1, Hashes(7, 40), true));
+  EXPECT_EQ(ReplicaOf(Prompt(1, 7)), "n1-r");
+  Place repeat = Prompt(1, 7);
+  repeat.attempt = 5'000'000;
+  EXPECT_THAT(Say("h", repeat), ElementsAre("h <- ticket 1.5000000 n1-r@1"));
+  active_["n1"] = {{{0, 1}, 0}};
+  Say("n1", SpeedOf("n1", 100));
+  Say("h", Goodbye{"stop"});
+  Say("n1", SpeedOf("n1", 100));
+  repeat.attempt = 6'000'000;
+  EXPECT_THAT(Say("g", repeat), ElementsAre("g <- ticket 1.6000000 n1-r@1")) << "left over there";
+}
+
 TEST_F(RouterPlacementTest, SlowReplicaIsAvoidedThenEjectedThenProbed) {
   JoinAll(3);
   const auto pass = [&](int64_t time_us, double n0_token_us) {

@@ -137,6 +137,18 @@ TEST_F(RouterSurfacesTest, QuotaIsToldWithEveryAnswerAndRefusesWithATimeToRetry)
       << "a later attempt was charged already";
 }
 
+TEST_F(RouterSurfacesTest, RepeatByAnotherGatewayIsChargedLikeAnyRequest) {
+  SurfaceOptions web = Surface("web", RequestClass::kInteractive);
+  web.requests_per_minute = 1;
+  Make({}, {web});
+  Join();
+  Say("g", Of(1, "web", 5'000'000));
+  EXPECT_THAT(Say("g", Of(2, "web", 5'000'000)),
+              ElementsAre("g <- refused 2.5000000 resource_exhausted"));
+  EXPECT_THAT(Say("g", Of(2, "web", 5'000'001)),
+              ElementsAre("g <- refused 2.5000001 resource_exhausted"));
+}
+
 TEST_F(RouterSurfacesTest, UnusedTokensGoBackWhenTheRequestEnds) {
   SurfaceOptions web = Surface("web", RequestClass::kInteractive);
   web.tokens_per_minute = 1000;

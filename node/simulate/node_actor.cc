@@ -7,6 +7,8 @@
 namespace muselet {
 namespace {
 
+constexpr int kCacheMessagesMax = 4;  // at once, to one scheduler
+
 NodeAdmissionOptions AdmissionOptions(const NodeActorOptions& options, uint64_t epoch) {
   NodeAdmissionOptions result;
   result.node = options.node;
@@ -28,7 +30,10 @@ NodeActor::NodeActor(SimNetwork& network, const SimSelf& self, const NodeActorOp
       epoch_(static_cast<uint64_t>(network.world().now_us()) + 1),
       admission_(AdmissionOptions(options, epoch_)),
       replica_(network.world(), self.process, options.engine,
-               [this](std::vector<TokenUpdate> updates) { OnUpdates(std::move(updates)); }) {}
+               [this](std::vector<TokenUpdate> updates) { OnUpdates(std::move(updates)); }),
+      cache_feed_(options.replica, epoch_) {
+  replica_.batcher().RecordCacheChanges();
+}
 
 Hello NodeActor::MakeHello() const {
   ReplicaInfo info;
@@ -51,6 +56,7 @@ void NodeActor::Start() {
   for (const std::string& endpoint : options_.schedulers) {
     links_.push_back({endpoint, network_.Find(endpoint),
                       ClientSession(MakeHello(), options_.timing, /*sends_heartbeats=*/false)});
+    cache_feed_.AddReader();
   }
   Tick();
 }
@@ -69,12 +75,14 @@ void NodeActor::OnDisconnect(SimProcess peer) {
 }
 
 void NodeActor::Apply(Link& link, ClientSession::Step step) {
+  if (!step.events.empty()) link.cache_told = false;
   for (Message& message : step.send) Send(link, std::move(message));
 }
 
-void NodeActor::Send(Link& link, Message message) {
+bool NodeActor::Send(Link& link, Message message) {
   const Status sent = network_.Connect(self_, sender_, link.endpoint, std::move(message));
   if (sent.code() == StatusCode::kUnavailable) Apply(link, link.session.OnUnreachable());
+  return sent.ok();
 }
 
 void NodeActor::Deliver(NodeAdmissionOutput output) {
@@ -121,6 +129,25 @@ void NodeActor::SendReports() {
   const Report report = MakeReport();
   for (Link& link : links_)
     if (link.session.joined()) Send(link, report);
+  SendCacheEvents();
+}
+
+void NodeActor::SendCacheEvents() {
+  PrefixChanges changes;
+  replica_.batcher().TakeCacheChanges(&changes);
+  cache_feed_.Apply(changes);
+  for (size_t i = 0; i < links_.size(); ++i) {
+    if (!links_[i].session.joined()) {
+      cache_feed_.End(i);
+      continue;
+    }
+    if (!std::exchange(links_[i].cache_told, true)) cache_feed_.Begin(i);
+    for (int sent = 0; sent < kCacheMessagesMax; ++sent) {
+      const std::optional<CacheEvents> events = cache_feed_.Next(i);
+      if (!events || !links_[i].session.joined() || !Send(links_[i], *events)) break;
+      cache_feed_.Sent(i);
+    }
+  }
 }
 
 Report NodeActor::MakeReport() {
@@ -136,6 +163,11 @@ Report NodeActor::MakeReport() {
   report.kv_blocks_total = replica_.batcher().cache().block_count();
   report.draining = admission_.draining();
   report.active = admission_.ActiveSequences();
+  const PrefillForecast prefill = replica_.batcher().ForecastPrefill();
+  report.prefill_tokens = prefill.tokens;
+  report.prefill_token_us = prefill.token_us;
+  for (const auto& [surface, tokens] : replica_.batcher().served())
+    report.served.push_back({surface, tokens});
   report.schedulers = static_cast<uint32_t>(std::count_if(
       links_.begin(), links_.end(), [](const Link& link) { return link.session.joined(); }));
   return report;

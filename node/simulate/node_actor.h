@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/peer_session.h"
+#include "node/engine/cache_feed.h"
 #include "node/engine/node_admission.h"
 #include "scheduler/sim/sim_network.h"
 #include "scheduler/sim/sim_replica.h"
@@ -46,14 +47,17 @@ class NodeActor final : public SimActor {
     std::string endpoint;
     SimProcess process = 0;
     ClientSession session;
+    bool cache_told = false;  // since it joined
   };
   Hello MakeHello() const;
   void Deliver(NodeAdmissionOutput output);
   void OnUpdates(std::vector<TokenUpdate> updates);
   void Tick();
   void SendReports();
+  void SendCacheEvents();
   Report MakeReport();
-  void Send(Link& link, Message message);
+  // False: it was not taken.
+  bool Send(Link& link, Message message);
   void Apply(Link& link, ClientSession::Step step);
   int64_t now_us() const { return network_.world().now_us(); }
 
@@ -64,6 +68,7 @@ class NodeActor final : public SimActor {
   const uint64_t epoch_;
   NodeAdmission admission_;
   SimReplica replica_;
+  CacheFeed cache_feed_;  // readers are parallel to links_
   std::vector<Link> links_;
   uint64_t report_sequence_ = 0;
   uint64_t reported_steps_ = 0;

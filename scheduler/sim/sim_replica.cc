@@ -76,10 +76,14 @@ bool SimReplica::MakePlan() {
 
 int64_t SimReplica::CostUs(const StepPlan& plan) {
   StepLoad load;
-  for (const SequenceSlice& slice : plan.slices)
+  double sampled = 0;
+  for (const SequenceSlice& slice : plan.slices) {
     load = load + SliceLoad(slice.first_position, slice.row_count);
+    sampled += slice.logits_rows;
+  }
   const double noise = options_.noise > 0 ? 1 + options_.noise * world_.random().Unit() : 1;
-  return std::max<int64_t>(1, static_cast<int64_t>(options_.cost.Us(load) * noise * slowness_));
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(options_.cost.Us(load, sampled) * noise * slowness_));
 }
 
 void SimReplica::BeginStep() {

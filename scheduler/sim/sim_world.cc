@@ -59,7 +59,8 @@ void SimWorld::Restart(SimProcess process) {
 }
 
 void SimWorld::Pause(SimProcess process, int64_t until_us) {
-  processes_[process].paused_until_us = until_us;
+  int64_t& paused_until_us = processes_[process].paused_until_us;
+  paused_until_us = std::max(paused_until_us, until_us);
 }
 
 void SimWorld::Cut(SimProcess from, SimProcess to, int64_t until_us, bool loses) {

@@ -2,9 +2,11 @@
 // however many rows it has, and computes each row; the larger of the two counts, and what reading
 // the KV cache and the way through the host take comes on top:
 //
-//   time = host_us + max(weights_us, rows * row_us) + context / 1024 * context_us
+//   time = host_us + max(weights_us, rows * row_us) + sampled * logits_us
+//          + context / 1024 * context_us
 //
-// with context the positions that all rows attend together. Plain value.
+// with `sampled` the rows that need logits, and `context` the positions that all rows attend
+// together. Plain value.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +19,12 @@ struct StepCost {
   double host_us = 500;
   double weights_us = 10'000;
   double row_us = 100;
+  double logits_us = 50;
   double context_us = 100;
 
-  double Us(const StepLoad& load) const {
-    return host_us + std::max(weights_us, load.rows * row_us) + load.context / 1024 * context_us;
+  double Us(const StepLoad& load, double sampled) const {
+    return host_us + std::max(weights_us, load.rows * row_us) + sampled * logits_us +
+           load.context / 1024 * context_us;
   }
 };
 

@@ -42,7 +42,7 @@ ChaosRun::~ChaosRun() = default;
 SimClusterOptions ChaosRun::Draw() {
   shape_.lossy = random_.Chance(0.5);
   shape_.step_faults = random_.Chance(0.2);
-  shape_.chaos_us = random_.Chance(0.02) ? 10 * kSecond : 2 * kSecond;
+  shape_.chaos_us = random_.Chance(0.02) ? 8 * kSecond : 1500 * kMs;
   shape_.request_gap_us = random_.Between(80, 300) * kMs;
   shape_.fault_gap_us = random_.Between(150, 900) * kMs;
 
@@ -71,6 +71,7 @@ SimClusterOptions ChaosRun::Draw() {
   options.route.peer_timeout_us = 800 * kMs;
   options.route.place_timeout_us = kPatienceUs;
   options.route.ticket_lease_us = 2 * kSecond;
+  options.route.prefix_blocks_max = 4096;
   options.reconnect_us = 150 * kMs;
 
   SimReplicaOptions& engine = options.engine;
@@ -83,7 +84,7 @@ SimClusterOptions ChaosRun::Draw() {
   engine.batch.prefill_chunk_max = 32;
   engine.batch.resume_tokens_min = 4;
   engine.batch.prefix_cache = random_.Chance(0.8);
-  engine.cost = {500, 8'000, 200, 100};
+  engine.cost = {500, 8'000, 200, 50, 100};
   engine.noise = 0.3;
   return options;
 }
@@ -105,7 +106,7 @@ std::string ChaosRun::Run() {
     Note("no rest after " + std::to_string(kRestUsMax / kSecond) +
          " s of calm: " + DescribeUnrest());
   // Whoever was taken for lost has been heard of again.
-  world.RunUntil(world.now_us() + 2 * kSecond, [this] { return !failure_.empty(); });
+  world.RunUntil(world.now_us() + 1200 * kMs, [this] { return !failure_.empty(); });
   const uint64_t reattempts = ledger_.reattempts();
   for (int i = 0; i < 3; ++i) Ask(/*in_calm=*/true);
   if (failure_.empty() && !world.RunUntil(world.now_us() + kRestUsMax, [this] { return AtRest(); }))
@@ -202,18 +203,14 @@ void ChaosRun::DisturbSoon() {
 }
 
 void ChaosRun::Disturb() {
-  SimWorld& world = cluster_->world();
   switch (random_.Below(10)) {
     case 0:
     case 1:
     case 2:
       return CrashOne();
     case 3:
-    case 4: {
-      ++counts_.pauses;
-      const auto process = static_cast<SimProcess>(random_.Below(cluster_->process_count()));
-      return world.Pause(process, world.now_us() + random_.Between(10, 1500) * kMs);
-    }
+    case 4:
+      return PauseOne();
     case 5:
     case 6:
       return CutOne();
@@ -242,6 +239,15 @@ void ChaosRun::CrashOne() {
   for (uint32_t i = 0; i < cluster_->options().gateways; ++i)
     if (cluster_->gateway_process(i) == process) ledger_.GatewayDied(i);
   StartAgain(process);
+}
+
+void ChaosRun::PauseOne() {
+  ++counts_.pauses;
+  const auto process = static_cast<SimProcess>(random_.Below(cluster_->process_count()));
+  const int64_t until_us = cluster_->world().now_us() + random_.Between(10, 1500) * kMs;
+  cluster_->world().Pause(process, until_us);
+  for (uint32_t i = 0; i < cluster_->options().gateways; ++i)
+    if (cluster_->gateway_process(i) == process) ledger_.Paused(i, until_us);
 }
 
 void ChaosRun::CutOne() {
@@ -375,6 +381,14 @@ std::string ChaosRun::DescribeUnrest() const {
     const RouteCounts counts = scheduler->router().counts();
     text += " s" + std::to_string(i) + ": " + std::to_string(counts.waiting) + " wait, " +
             std::to_string(counts.placed) + " placed, " + std::to_string(counts.nodes) + " nodes";
+    for (const auto& [name, replica] : scheduler->router().replicas().all()) {
+      text += " " + name + (replica.ready() ? "" : " not ready") + (replica.alone ? " alone" : "") +
+              (replica.reserved_for ? " reserved" : "") + ", health " +
+              std::to_string(static_cast<int>(replica.health.state)) + ", pending " +
+              std::to_string(replica.pending.size()) + ", foreign " +
+              std::to_string(replica.foreign_sequences) + ", free KV " +
+              std::to_string(replica.kv_free_tokens.value_or(0)) + ";";
+    }
   }
   return text;
 }

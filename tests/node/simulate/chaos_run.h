@@ -57,6 +57,7 @@ class ChaosRun {
   void DisturbSoon();
   void Disturb();
   void CrashOne();
+  void PauseOne();
   void CutOne();
   void LeaveOne();
   void FailStep();

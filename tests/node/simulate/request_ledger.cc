@@ -5,7 +5,7 @@
 namespace muselet::testing {
 namespace {
 
-constexpr int64_t kSecondUs = 1'000'000;
+constexpr int64_t kLateUsMax = 200'000;
 
 bool IsEnd(const StopRules& stop, TokenId token) {
   return std::find(stop.end_tokens.begin(), stop.end_tokens.end(), token) != stop.end_tokens.end();
@@ -89,8 +89,7 @@ void RequestLedger::On(uint32_t gateway, const Ended& event, int64_t now_us) {
     fail_(event.request.ToString() + " ended well without all of its choices");
   if (!event.status.ok() && entry->must_complete)
     fail_(event.request.ToString() + " ended with " + event.status.ToString());
-  // A gateway that stood still is late with everything.
-  if (now_us > entry->deadline_us + 2 * kSecondUs)
+  if (now_us > std::max(entry->deadline_us, paused_until_us_[gateway]) + kLateUsMax)
     fail_(event.request.ToString() + " ended long after its time");
   ++(event.status.ok() ? completed_ : failed_);
   open_.erase(event.request);

@@ -2,6 +2,7 @@
 // every request ends exactly once, with the tokens of the pure function, each once and in order.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -29,6 +30,11 @@ class RequestLedger {
   void Stopped(const SequenceId& sequence);
   // The gateway died: nothing more is told of its requests. Returns how many there were.
   size_t GatewayDied(uint32_t gateway);
+
+  // The gateway stands still, and is late with everything.
+  void Paused(uint32_t gateway, int64_t until_us) {
+    paused_until_us_[gateway] = std::max(paused_until_us_[gateway], until_us);
+  }
 
   size_t open_count() const { return open_.size(); }
   std::vector<RequestId> OpenOf(uint32_t gateway) const;
@@ -64,6 +70,7 @@ class RequestLedger {
   const uint32_t vocab_;
   const Fail fail_;
   std::map<RequestId, Entry> open_;
+  std::map<uint32_t, int64_t> paused_until_us_;  // by gateway
   uint64_t completed_ = 0;
   uint64_t failed_ = 0;
   uint64_t tokens_ = 0;

@@ -23,6 +23,8 @@ struct QuadDot {
     }
   }
 
+  // Already unsigned: the low nibbles with their fifth bit, which LoadFiveBits puts together.
+  // Nothing is taken off here: the formats do that with their offset or minimum.
   template <int kRows>
   static inline void FiveBits(const uint8_t* q, const uint8_t* high_bits, const BlockInput& x,
                               __m256i (&dot)[kRows]) {

@@ -132,6 +132,32 @@ WeightTotals Sum(const std::map<std::string, WeightTotals>& totals) {
   return sum;
 }
 
+// "2 of 4, 64 columns each", or "" for a dense layer.
+std::string ExpertText(const LayerSpec& layer) {
+  if (layer.experts == 0) return "";
+  return fmt::format("{} of {} a token, {} columns each", layer.experts_active, layer.experts,
+                     layer.ffn_dim);
+}
+
+// "4 of 8 layers, 2048 tokens", or "none".
+std::string WindowText(const ModelConfig& config) {
+  uint32_t layers = 0, window = 0;
+  for (const LayerSpec& layer : config.layers) {
+    if (layer.window_tokens == 0) continue;
+    ++layers;
+    window = layer.window_tokens;
+  }
+  if (layers == 0) return "none";
+  return fmt::format("{} of {} layers, {} tokens", layers, config.layers.size(), window);
+}
+
+// The window of every layer, 0 where it has none.
+std::vector<uint32_t> Windows(const ModelConfig& config) {
+  std::vector<uint32_t> windows;
+  for (const LayerSpec& layer : config.layers) windows.push_back(layer.window_tokens);
+  return windows;
+}
+
 // 134515008 as "134.5 M"; thousands are 1000.
 std::string Rounded(uint64_t value) {
   constexpr std::string_view kUnits[] = {"", " K", " M", " G", " T", " P", " E"};
@@ -174,11 +200,14 @@ std::string InspectText(const Checkpoint& checkpoint) {
   text += Line("context", fmt::format("{} tokens", config.context_tokens));
   text += Line("vocabulary", fmt::format("{}, {} head", config.vocab_size,
                                          config.tied_embeddings ? "tied" : "untied"));
+  if (layer.experts > 0) text += Line("experts", ExpertText(layer));
+  text += Line("windows", WindowText(config));
   text += Line("rope", RopeText(layer.rope));
   text += Line("tokenizer", TokenizerKind(checkpoint));
   text += Line("chat template", checkpoint.chat_template().empty() ? "no" : "yes");
   text += Line("end tokens", fmt::format("{}", fmt::join(config.end_tokens, ", ")));
   text += Line("digest", checkpoint.Digest());
+  for (const std::string& notice : checkpoint.notices()) text += Line("notice", notice);
   return text;
 }
 
@@ -206,6 +235,9 @@ std::string InspectJson(const Checkpoint& checkpoint) {
       {"query_heads", layer.query_heads},
       {"kv_heads", layer.kv_heads},
       {"head_size", layer.head_dim},
+      {"experts", layer.experts},
+      {"experts_active", layer.experts_active},
+      {"windows", Windows(config)},
       {"context_tokens", config.context_tokens},
       {"vocab_size", config.vocab_size},
       {"tied_head", config.tied_embeddings},
@@ -219,6 +251,7 @@ std::string InspectJson(const Checkpoint& checkpoint) {
       {"chat_template", !checkpoint.chat_template().empty()},
       {"end_tokens", config.end_tokens},
       {"digest", checkpoint.Digest()},
+      {"notices", checkpoint.notices()},
   };
   return WriteJson(out);
 }

@@ -156,7 +156,7 @@ class MachineChecker {
     const std::string& path = config_.security.secret_file;
     if (path.empty() || ledger_.InDoubt(key)) return;
     const Status status = ClusterSecret::ReadFrom(path).status();
-    if (!status.ok()) ledger_.Fault(key, status.message(), "muselet keys secret makes such a file");
+    if (!status.ok()) ledger_.Fault(key, status.message(), "");
   }
 
   void CheckIsa() {

@@ -50,7 +50,7 @@ struct GatewayServiceOptions {
   std::vector<std::string> schedulers;  // endpoints; at least one
   GatewayOptions gateway;
   std::vector<GatewayModel> models;
-  std::vector<SurfaceOptions> surfaces;  // those that may ask; empty: whoever asks
+  std::vector<SurfaceOptions> surfaces = {};  // those that may ask; empty: whoever asks
   // For salts that nobody can guess. None: of the names alone.
   std::optional<ClusterSecret> secret = std::nullopt;
   // A scheduler was asked to have this gateway drain.

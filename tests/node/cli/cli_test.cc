@@ -15,6 +15,7 @@
 #include "comms/wire_keys.h"
 #include "node/cli/version.h"
 #include "node/config/option_table.h"
+#include "node/gateway/cluster_secret.h"
 #include "tests/node/cli/fake_openai_server.h"
 
 namespace muselet {
@@ -29,6 +30,7 @@ struct Outcome {
   std::string out;
   std::string err;
   std::string called;
+  std::string out_of_reload;
 };
 
 Outcome Muselet(const std::vector<std::string>& arguments,
@@ -43,6 +45,14 @@ Outcome Muselet(const std::vector<std::string>& arguments,
   handlers.run = [&](const ClusterConfig&, const std::string& name) {
     outcome.called = "run " + name;
     return 0;
+  };
+  handlers.drain = [&](const ClusterConfig& config, const std::string& name) {
+    outcome.called = "drain " + name + " of " + config.cluster;
+    return 0;
+  };
+  handlers.offer_reload = [&](const std::function<Result<ClusterConfig>()>& reload) {
+    const Result<ClusterConfig> again = reload();
+    outcome.out_of_reload = again.ok() ? again->cluster : again.status().message();
   };
   handlers.check_shards = [](const ModelEntry&, const ReplicaEntry& replica) {
     return replica.tensor == 2 ? InvalidArgument("no two") : OkStatus();
@@ -208,6 +218,34 @@ TEST(Cli, ConfigCommandsCheckShowAndExplain) {
   EXPECT_THAT(Muselet({"config", "reference"}).out, StartsWith("# Configuration\n"));
 }
 
+std::string ClusterFile(const std::string& name) {
+  return "cluster: demo\nmodels: [{id: m, path: /nowhere/m.gguf}]\n"
+         "gateways: [{name: g0, http: 127.0.0.1:0}]\n"
+         "schedulers: [{name: s0, rpc: \"tcp://127.0.0.1:0\"}]\nnodes: [{name: " +
+         name + "}]\nreplicas: [{name: r0, model: m, on: [" + name + "]}]\n";
+}
+
+TEST(Cli, DrainNamesAProcessAndNeedsNoModelFiles) {
+  const std::string file = TempFile("drain.yaml", ClusterFile("n0"));
+  const Outcome outcome = Muselet({"drain", "n0", "--config", file});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.called, "drain n0 of demo");
+  EXPECT_EQ(Muselet({"drain", "--config", file}).exit_code, 2);
+  EXPECT_EQ(Muselet({"drain", "n0"}).exit_code, 2);
+}
+
+TEST(Cli, AProcessIsToldHowToReadItsFileAgain) {
+  const std::string model = TempFile("reload.gguf", "GGUF");
+  std::string text = ClusterFile("n0");
+  text.replace(text.find("/nowhere/m.gguf"), 15, model);
+  const std::string file = TempFile("reload.yaml", text);
+  const Outcome outcome = Muselet({"serve", "--config", file});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out_of_reload, "demo");
+  // Without a file there is nothing to read again.
+  EXPECT_EQ(Muselet({"serve", model, "--http", "127.0.0.1:0"}).out_of_reload, "");
+}
+
 TEST(Cli, ARefusalOfTheMachineIsOneLineWithAHint) {
   const auto serve = [](const std::function<void()>& fail) {
     CommandHandlers handlers;
@@ -262,6 +300,16 @@ TEST(Cli, KeysGenerateWritesAPairAndPrintsThePublicOne) {
   EXPECT_THAT(Muselet({"keys", "generate"}).err, HasSubstr("--out is required"));
   std::filesystem::remove(prefix + ".key");
   std::filesystem::remove(prefix + ".pub");
+}
+
+TEST(Cli, KeysSecretWritesASecretAndNeverOverAFile) {
+  const std::string path = TempFile("secret", "");
+  std::filesystem::remove(path);
+  const Outcome made = Muselet({"keys", "secret", "--out", path});
+  EXPECT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_TRUE(ClusterSecret::ReadFrom(path).ok());
+  EXPECT_EQ(Muselet({"keys", "secret", "--out", path}).exit_code, 2);
+  std::filesystem::remove(path);
 }
 
 TEST(Cli, ShardsThatDoNotFitTheModelAreRefusedBeforeAnythingStarts) {

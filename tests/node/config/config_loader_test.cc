@@ -25,6 +25,8 @@ class ConfigLoaderTest : public ::testing::Test {
     Write("keys", "sk-one\n");
     Write("empty.key", "\n");
     Write("bad.key", "sk-two\nsk three\n");
+    Write("open.secret", std::string(64, 'a'));
+    std::filesystem::permissions(directory_ / "open.secret", std::filesystem::perms{0644});
   }
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
@@ -256,6 +258,10 @@ const std::vector<BadCase> kBadDocuments = {
      "    reasoning_tokens_max: 8\n",
      {"c.yaml:4:31: surfaces[0].reasoning_tokens_default: 9 is more than reasoning_tokens_max (at "
       "most 8)"}},
+    {"secret that others may read",
+     "models: [{path: m.gguf}]\nsecurity: {secret_file: open.secret}\n",
+     {"c.yaml:2:25: security.secret_file: open.secret can be read by others than its owner: chmod "
+      "600 it"}},
     {"two keyless surfaces",
      "models: [{path: m.gguf}]\nsurfaces: [{name: a}, {name: b}]\n",
      {"c.yaml:2:23: surfaces[1].key_file: missing (requests without a key are of surface \"a\" "

@@ -61,6 +61,43 @@ class RpcServerTest : public ::testing::Test {
   zmq::socket_t dealer_;
 };
 
+TEST_F(RpcServerTest, ChunksSayHowToResumeAndAWrongIdIsRefused) {
+  RpcServerOptions options;
+  options.endpoint = "tcp://127.0.0.1:0";
+  options.authorize = [](std::string_view) -> Result<RpcCaller> { return RpcCaller(); };
+  options.origins = std::make_shared<RequestOrigins>(ClusterSecret::Random(), 10);
+  auto server = RpcServer::Start(options, service_, loop_, context_);
+  ASSERT_TRUE(server.ok()) << server.status().message();
+  server_ = std::move(*server);
+  zmq::socket_t socket = Connect(zmq::socket_type::dealer);
+  v1::Request request;
+  ASSERT_TRUE(request.ParseFromString(Generate(1, "ab")));
+  const auto answer = [&](uint64_t call_id, std::string& event_id) {
+    request.set_call_id(call_id);
+    Send(socket, request.SerializeAsString());
+    for (;;) {
+      const v1::Response response = Next(socket);
+      if (!response.chunk().event_id().empty()) event_id = response.chunk().event_id();
+      if (response.final()) return response;
+    }
+  };
+  std::string event_id;
+  EXPECT_FALSE(answer(1, event_id).has_error());
+  ASSERT_EQ(event_id.find('.'), 44U) << event_id;
+  request.mutable_generate()->set_last_event_id(event_id);
+  std::string again;
+  EXPECT_FALSE(answer(2, again).has_error());
+  request.mutable_generate()->set_text("other");
+  const v1::Response refused = answer(3, again);
+  EXPECT_EQ(refused.error().code(), "invalid_argument");
+  EXPECT_EQ(refused.error().reason(), "event_id_mismatch");
+  request.mutable_generate()->clear_last_event_id();
+  request.mutable_generate()->set_idempotency_key("key");
+  EXPECT_FALSE(answer(4, again).has_error());
+  request.mutable_generate()->set_text("yet another");
+  EXPECT_EQ(answer(5, again).error().reason(), "idempotency_key_reused");
+}
+
 TEST_F(RpcServerTest, AnswersEveryRequestUnderItsCallId) {
   Send(dealer_, Generate(17, "ab"));
   Send(dealer_, Generate(18, "c"));

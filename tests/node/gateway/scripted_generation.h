@@ -16,7 +16,7 @@
 
 namespace muselet::testing {
 
-class ScriptedGeneration final : public GenerationService {
+class ScriptedGeneration : public GenerationService {
  public:
   struct Call {
     GenerationRequest request;

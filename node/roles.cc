@@ -176,13 +176,17 @@ Result<std::unique_ptr<SchedulerRole>> SchedulerRole::Create(const ClusterConfig
                                                              const std::string& endpoint,
                                                              ProcessContext& process) {
   std::unique_ptr<SchedulerRole> role(new SchedulerRole(entry.name));
-  role->metrics_ =
-      std::make_unique<SchedulerMetrics>(process.metrics, entry.name, ModelIds(config));
-  ASSIGN_OR_RETURN(role->service_, SchedulerService::Start(
-                                       {entry.name, endpoint, ModelIds(config), config.scheduler,
-                                        RouteSurfaces(config), process.request_stop},
-                                       {entry.name, process.instance}, role->loop_.loop(),
-                                       process.wire, *role->metrics_));
+  const std::vector<SurfaceOptions> surfaces = RouteSurfaces(config);
+  std::vector<std::string> surface_names;
+  for (const SurfaceOptions& surface : surfaces) surface_names.push_back(surface.name);
+  if (surface_names.empty()) surface_names.emplace_back("default");
+  role->metrics_ = std::make_unique<SchedulerMetrics>(process.metrics, entry.name, ModelIds(config),
+                                                      surface_names);
+  ASSIGN_OR_RETURN(role->service_,
+                   SchedulerService::Start({entry.name, endpoint, ModelIds(config),
+                                            config.scheduler, surfaces, process.request_stop},
+                                           {entry.name, process.instance}, role->loop_.loop(),
+                                           process.wire, *role->metrics_));
   if (!entry.metrics.empty()) {
     SchedulerService* service = role->service_.get();
     ASSIGN_OR_RETURN(role->admin_,

@@ -19,6 +19,7 @@
 #include "node/model/shard_plan.h"
 #include "node/process.h"
 #include "node/sharded_replica.h"
+#include "node/simulate/simulate_command.h"
 
 namespace {
 
@@ -81,6 +82,10 @@ int main(int argc, char** argv) {
   };
   handlers.drain = [](const muselet::ClusterConfig& config, const std::string& name) {
     return muselet::RunDrainCommand(config, name, std::cout, std::cerr);
+  };
+  handlers.simulate = [](const muselet::ClusterConfig& config,
+                         const muselet::SimulateArguments& arguments) {
+    return muselet::RunSimulateCommand(config, arguments, std::cout, std::cerr);
   };
   handlers.rank = muselet::RunRank;
   handlers.check_shards = CheckShards;

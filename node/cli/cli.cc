@@ -65,13 +65,15 @@ int RunConfigured(const CommandLine& line, const std::map<std::string, std::stri
   const auto loaded = LoadForCommand(line, environment, streams);
   if (!loaded) return kWrongInput;
   if (!line.no_files && line.command != Command::kConfigShow && line.command != Command::kRank &&
-      line.command != Command::kDrain && !CheckShards(*loaded, line, handlers, streams)) {
+      line.command != Command::kDrain && line.command != Command::kSimulate &&
+      !CheckShards(*loaded, line, handlers, streams)) {
     return kWrongInput;
   }
   if (line.command == Command::kConfigCheck) return RunConfigCheck(*loaded, line, streams);
   if (line.command == Command::kConfigShow) return RunConfigShow(*loaded, line, streams);
   if (line.command == Command::kRank) return RunRankOf(line, loaded->config, handlers);
   if (line.command == Command::kDrain) return handlers.drain(loaded->config, line.entry);
+  if (line.command == Command::kSimulate) return handlers.simulate(loaded->config, line.simulate);
   if (handlers.offer_reload && !ConfigFile(line, environment).empty()) {
     handlers.offer_reload(Reloader(line, environment, handlers, streams));
   }
@@ -109,6 +111,7 @@ int Dispatch(const CommandLine& line, const std::map<std::string, std::string>& 
     case Command::kRun:
     case Command::kRank:
     case Command::kDrain:
+    case Command::kSimulate:
     case Command::kConfigCheck:
     case Command::kConfigShow:
       return RunConfigured(line, environment, handlers, streams);

@@ -21,6 +21,8 @@ struct CommandHandlers {
   std::function<void(std::function<Result<ClusterConfig>()>)> offer_reload;
   // The process of this name is to drain.
   std::function<int(const ClusterConfig&, const std::string& name)> drain;
+  // What the cluster would do under a trace.
+  std::function<int(const ClusterConfig&, const SimulateArguments&)> simulate;
   std::function<int(const ClusterConfig&, const RankInvocation&)> rank;
   // kInvalidArgument if the model cannot be cut into the ranks of the replica.
   std::function<Status(const ModelEntry&, const ReplicaEntry&)> check_shards;

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "node/cli/help_format.h"
+#include "node/cli/load_flags.h"
 #include "node/cli/number_checks.h"
 #include "node/cli/version.h"
 #include "node/config/config_loader.h"
@@ -31,6 +32,7 @@ class Parser {
     AddServe();
     AddRun();
     AddDrain();
+    AddSimulate();
     AddRank();
     AddClients();
     AddConfig();
@@ -127,15 +129,20 @@ class Parser {
   }
 
   void AddDrain() {
-    CLI::App* drain = AddCommand(
-        &app_, "drain", "Let one process of a cluster end what it does, and stop", Command::kDrain);
-    drain->add_option("NAME", line_.entry, "The gateway, scheduler or node, as in the file")
-        ->required()
-        ->type_name("NAME");
+    CLI::App* drain = AddCommand(&app_, "drain",
+                                 "Let one process of a cluster end its work and stop, by a word "
+                                 "to a scheduler",
+                                 Command::kDrain);
+    drain->add_option("NAME", line_.entry, "Its name in the file")->required()->type_name("NAME");
     AddConfigFile(drain);
-    drain->footer(
-        "A scheduler of the file passes it on: the process is not ready any more, takes nothing "
-        "new, lets what runs\nend or move elsewhere within its drain_timeout, and exits with 0.");
+  }
+
+  void AddSimulate() {
+    CLI::App* command = AddCommand(&app_, "simulate",
+                                   "What a cluster would do under a trace, faster than real time",
+                                   Command::kSimulate);
+    AddConfigFile(command);
+    AddSimulateFlags(command, line_.simulate);
   }
 
   // Nodes start these; people see them in a list of processes alone.
@@ -231,72 +238,6 @@ class Parser {
         "Tokens are counted by the server's usage object, or else by chunks.");
   }
 
-  void AddBenchLoad(CLI::App* command, BenchOptions& bench) {
-    const char* load = "Load";
-    command
-        ->add_option(
-            "--concurrency", bench.concurrency,
-            "Requests in flight (default 8; with --rate the most that may be, default none)")
-        ->type_name("N")
-        ->check(Whole(1, 65536))
-        ->group(load);
-    command
-        ->add_option("--rate", bench.rate,
-                     "Open loop: mean arrivals a second, as a Poisson process")
-        ->type_name("R")
-        ->check(Number(0.001, 100'000))
-        ->group(load);
-    command
-        ->add_option("--requests", bench.requests,
-                     "Stop after N requests (default 100 without --duration)")
-        ->type_name("N")
-        ->check(Whole(1, 10'000'000))
-        ->group(load);
-    command->add_option("--duration", bench.duration_s, "Start no request after this many seconds")
-        ->type_name("SECONDS")
-        ->check(Number(0.001, 1e7))
-        ->group(load);
-    command->add_option("--seed", bench.seed, "Of the arrival times (default 0)")
-        ->type_name("N")
-        ->check(Whole(0, UINT64_MAX))
-        ->group(load);
-    command->add_option("--warmup", bench.warmup, "Requests before the measurement (default 0)")
-        ->type_name("N")
-        ->check(Whole(0, 100000))
-        ->group(load);
-  }
-
-  void AddBenchRequests(CLI::App* command, BenchOptions& bench) {
-    const char* requests = "Requests";
-    command
-        ->add_option(
-            "--prompts", bench.prompts,
-            "File of prompts, taken in turn: JSON lines with turns (as MT-bench) or prompt, "
-            "or one prompt a line (default: eight short questions)")
-        ->type_name("FILE")
-        ->group(requests);
-    command->add_option("--max-tokens", bench.max_tokens, "Tokens of an answer (default 128)")
-        ->type_name("N")
-        ->check(Whole(1, kTokensMax))
-        ->group(requests);
-    command->add_option("--temperature", bench.temperature, "Of the sampling (default 0)")
-        ->type_name("T")
-        ->check(Number(0, 10))
-        ->group(requests);
-    command->add_flag("--ignore-eos", bench.ignore_eos, "Answers go on to --max-tokens")
-        ->group(requests);
-    const std::string chat_meaning = "Ask /v1/chat/completions (default)";
-    CLI::Option* chat = command->add_flag("--chat", chat_meaning);
-    chat->group(requests);
-    command->add_flag("--completions", bench.completions, "Ask /v1/completions")
-        ->excludes(chat)
-        ->group(requests);
-    command->add_option("--timeout", bench.timeout_s, "Time for one request (default 600)")
-        ->type_name("SECONDS")
-        ->check(Number(0.001, 1e6))
-        ->group(requests);
-  }
-
   void AddConfig() {
     CLI::App* config = app_.add_subcommand("config", "Check and explain configuration");
     config->require_subcommand(1);
@@ -360,21 +301,15 @@ class Parser {
     CLI::App* keys =
         app_.add_subcommand("keys", "Make keys for the wires between processes, and secrets");
     keys->require_subcommand(1);
-    CLI::App* generate =
-        AddCommand(keys, "generate", "Write a new pair of keys, and print the public one",
-                   Command::kKeysGenerate);
-    generate
-        ->add_option("-o,--out", line_.keys_prefix,
-                     "Writes PREFIX.key (secret, mode 0600) and PREFIX.pub; never over a file")
-        ->required()
-        ->type_name("PREFIX");
-    CLI::App* secret = AddCommand(
-        keys, "secret", "Write a new secret for all gateways of a cluster", Command::kKeysSecret);
-    secret
-        ->add_option("-o,--out", line_.keys_prefix,
-                     "Writes this file, mode 0600, for security.secret_file; never over a file")
-        ->required()
-        ->type_name("FILE");
+    const auto add_out = [this](CLI::App* command, const char* meaning, const char* type) {
+      command->add_option("-o,--out", line_.keys_prefix, meaning)->required()->type_name(type);
+    };
+    add_out(AddCommand(keys, "generate", "Write a new pair of keys, and print the public one",
+                       Command::kKeysGenerate),
+            "Writes PREFIX.key (secret, mode 0600) and PREFIX.pub; never over a file", "PREFIX");
+    add_out(AddCommand(keys, "secret", "Write a new secret for all gateways of a cluster",
+                       Command::kKeysSecret),
+            "Writes this file, mode 0600, for security.secret_file; never over a file", "FILE");
   }
 
   // CLI11 leaves two empty lines between groups.

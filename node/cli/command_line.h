@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "node/cli/client_options.h"
+#include "node/simulate/simulate_arguments.h"
 
 namespace muselet {
 
@@ -17,6 +18,7 @@ enum class Command {
   kRun,
   kRank,
   kDrain,
+  kSimulate,
   kChat,
   kBench,
   kConfigCheck,
@@ -61,6 +63,7 @@ struct CommandLine {
   bool json = false;
   bool effective = false;  // config show: also what was left at its default
   bool no_files = false;   // config check, show: model and key files may be missing
+  SimulateArguments simulate;
   ChatOptions chat;
   BenchOptions bench;
 };

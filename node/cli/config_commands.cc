@@ -83,7 +83,7 @@ std::optional<LoadedConfig> LoadForCommand(const CommandLine& line,
     request.environment.clear();
     request.file_check = ConfigRequest::FileCheck::kNone;
   }
-  if (line.command == Command::kDrain) {
+  if (line.command == Command::kDrain || line.command == Command::kSimulate) {
     request.entry.clear();
     request.file_check = ConfigRequest::FileCheck::kNone;
     request.machine_check = ConfigRequest::MachineCheck::kIfLoopback;

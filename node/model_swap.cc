@@ -1,7 +1,6 @@
 // NodeRole: another model for a replica while the rest of the node goes on.
 #include <algorithm>
 #include <chrono>
-#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -13,7 +12,7 @@
 namespace muselet {
 namespace {
 
-constexpr auto kPoll = std::chrono::milliseconds(20);
+constexpr int64_t kPollUs = 20'000;
 constexpr int64_t kLoopPatienceUs = 10'000'000;
 
 std::string PathOf(const ClusterConfig& config, const std::string& id) {
@@ -25,12 +24,12 @@ std::string PathOf(const ClusterConfig& config, const std::string& id) {
 }  // namespace
 
 void NodeRole::Reload(const ClusterConfig& config, ProcessContext& process,
-                      const std::function<bool()>& stop_asked) {
+                      const StopAsked& stop_asked) {
   for (Replica& replica : replicas_) {
     const auto entry =
         std::find_if(config.replicas.begin(), config.replicas.end(),
                      [&](const ReplicaEntry& other) { return other.name == replica.entry.name; });
-    if (stop_asked()) return;
+    if (stop_asked(0)) return;
     if (entry == config.replicas.end()) {
       LogWarn("a replica is not in the configuration any more: it goes on until the node stops",
               {{"replica", replica.entry.name}});
@@ -47,7 +46,7 @@ void NodeRole::Reload(const ClusterConfig& config, ProcessContext& process,
 }
 
 void NodeRole::Swap(Replica& replica, const ReplicaEntry& entry, const ClusterConfig& config,
-                    ProcessContext& process, const std::function<bool()>& stop_asked) {
+                    ProcessContext& process, const StopAsked& stop_asked) {
   const Result<ServedModels> models =
       ServedModels::Open(config.models, {entry.model}, config.engine, /*with_text=*/false);
   if (!models.ok()) {
@@ -67,14 +66,13 @@ void NodeRole::Swap(Replica& replica, const ReplicaEntry& entry, const ClusterCo
 
 // False: the process is to stop.
 bool NodeRole::TakeOutOfService(Replica& replica, int64_t drain_timeout_us,
-                                const std::function<bool()>& stop_asked) {
+                                const StopAsked& stop_asked) {
   if (!replica.server) return true;
   replica.server->Drain();
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::microseconds(drain_timeout_us);
   while (!replica.server->drained() && std::chrono::steady_clock::now() < deadline) {
-    if (stop_asked()) return false;
-    std::this_thread::sleep_for(kPoll);
+    if (stop_asked(kPollUs)) return false;
   }
   // What still runs is taken elsewhere by its gateways. Weights and KV cache go before the next
   // ones come.

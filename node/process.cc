@@ -143,7 +143,7 @@ void Reload(ClusterConfig& config, const ReloadConfig& reload, Roles& roles,
         "process starts again");
   }
   for (const auto& node : roles.nodes) {
-    node->Reload(*fresh, process, [&signals] { return signals.Wait(0); });
+    node->Reload(*fresh, process, [&signals](int64_t wait_us) { return signals.Wait(wait_us); });
   }
   config.models = fresh->models;
   config.replicas = fresh->replicas;

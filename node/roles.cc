@@ -211,6 +211,11 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
   children.on_death =
       [deaths = RankProcessMetrics(process.metrics, entry.name, RankDeathCauses()).deaths](
           RankDeath::Cause cause) { deaths[static_cast<size_t>(cause)].Increment(); };
+  children.on_own_fault = [node = role.get()](const std::string& name) {
+    for (const Replica& replica : node->replicas_) {
+      if (replica.entry.name == name && replica.ranks != nullptr) replica.ranks->NoteOwnFault();
+    }
+  };
   role->children_ = std::make_unique<RankChildren>(role->loop_.loop(), std::move(children));
   role->threads_per_rank_ = ThreadsPerRank(config, entry, endpoints.in_process);
   // The admin port is bound first: a taken one is told before weights are loaded.
@@ -230,8 +235,8 @@ Result<std::unique_ptr<NodeRole>> NodeRole::Create(const ClusterConfig& config,
   return role;
 }
 
-Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& entry,
-                            const ReplicaEntry& replica, const Endpoints& endpoints,
+Status NodeRole::AddReplica(const ClusterConfig& config, const NodeEntry& /*entry*/,
+                            const ReplicaEntry& replica, const Endpoints& /*endpoints*/,
                             const ServedModels& models, ProcessContext& process) {
   LoadProgressDisplay progress(replica.model);
   EngineOptions options = config.engine;

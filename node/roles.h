@@ -121,12 +121,13 @@ class NodeRole {
   // once.
   std::future<void> Drain();
   void Stop();
+  // Whether a stop was asked for, after waiting for it at most so long.
+  using StopAsked = std::function<bool(int64_t wait_us)>;
   // Replicas whose model is another one in `config` drain, load it, and are announced as new ones;
   // the others go on. A model that cannot be opened changes nothing; one that cannot be loaded
-  // leaves its replica out of service, until the next Reload. `stop_asked` true: gives up. On the
-  // main thread; may take as long as a drain and loading weights.
-  void Reload(const ClusterConfig& config, ProcessContext& process,
-              const std::function<bool()>& stop_asked);
+  // leaves its replica out of service, until the next Reload. Once a stop is asked for it gives up.
+  // On the main thread; may take as long as a drain and loading weights.
+  void Reload(const ClusterConfig& config, ProcessContext& process, const StopAsked& stop_asked);
   // /livez and /readyz of the node. On its loop.
   Status Live() const;
   Status Ready() const;
@@ -172,9 +173,8 @@ class NodeRole {
                               uint32_t generation, ProcessContext& process);
   // node/model_swap.cc
   void Swap(Replica& replica, const ReplicaEntry& entry, const ClusterConfig& config,
-            ProcessContext& process, const std::function<bool()>& stop_asked);
-  bool TakeOutOfService(Replica& replica, int64_t drain_timeout_us,
-                        const std::function<bool()>& stop_asked);
+            ProcessContext& process, const StopAsked& stop_asked);
+  bool TakeOutOfService(Replica& replica, int64_t drain_timeout_us, const StopAsked& stop_asked);
   Status LoadAndServe(Replica& replica, const ReplicaEntry& entry, const ClusterConfig& config,
                       const ServedModels& models, ProcessContext& process);
 

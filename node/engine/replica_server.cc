@@ -81,6 +81,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   void OnTick();
   void SendReports();
   void SendCacheEvents();
+  void LogOrphans();
   Report MakeReport(const StepProgress& progress);
   bool Hung(const StepProgress& progress) const;
 
@@ -100,6 +101,7 @@ class ReplicaServer::Core : public std::enable_shared_from_this<ReplicaServer::C
   uint64_t reported_steps_ = 0;
   int64_t tick_interval_us_ = 0;
   int64_t idle_interval_us_ = 0;  // of ticks and reports while nothing runs
+  size_t orphans_ = 0;            // as the log knows
   bool hung_logged_ = false;
   bool available_ = true;  // as the last report said
   bool stopped_ = false;
@@ -174,7 +176,19 @@ void ReplicaServer::Core::Deliver(NodeAdmissionOutput output) {
     output = std::move(next);
   }
   sequences_.store(admission_.sequence_count());
+  LogOrphans();
   if (timer_ != nullptr && admission_.sequence_count() > 0) timer_->SetInterval(tick_interval_us_);
+}
+
+void ReplicaServer::Core::LogOrphans() {
+  const size_t before = std::exchange(orphans_, admission_.orphan_count());
+  if (orphans_ > before) {
+    LogWarn("sequences go on without a gateway, for another one to take them over",
+            {{"replica", options_.replica}, {"orphans", orphans_}});
+  } else if (orphans_ < before) {
+    LogInfo("sequences without a gateway were taken over, or ended",
+            {{"replica", options_.replica}, {"orphans", orphans_}});
+  }
 }
 
 void ReplicaServer::Core::OnTick() {

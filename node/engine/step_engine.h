@@ -72,6 +72,10 @@ class StepEngine {
   virtual uint64_t state_epoch() const = 0;
   // Notices by itself that a step hangs, and gives its work back with state_lost.
   virtual bool notices_hangs() const { return false; }
+  // How often a process that computed plans has died by its own fault, by a signal of its own or a
+  // fault of its device. What was lost with it is counted before the engine is available again.
+  // Any thread.
+  virtual uint64_t own_faults() const { return 0; }
   // Plan thread only; not after Stop.
   virtual void Submit(WorkPointer work) = 0;
 };

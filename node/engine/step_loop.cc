@@ -192,6 +192,7 @@ void StepLoop::StartAgain(const Status& reason, int64_t lost_us) {
             {{"sequences", batcher_.running_count()}, {"reason", reason.ToString()}});
   }
   batcher_.Reset(lost_us);
+  lost_ = true;
   predicted_us_.clear();
 }
 
@@ -200,12 +201,24 @@ bool StepLoop::EngineTakesPlans() {
   if (std::exchange(state_epoch_, epoch) != epoch) {
     StartAgain(Unavailable("ranks were lost"), /*lost_us=*/0);
   }
-  if (engine_->available()) return true;
+  if (engine_->available()) {
+    if (std::exchange(lost_, false)) BlameForOwnFaults();
+    return true;
+  }
   batcher_.ExpireDeadlines(clock_.NowUs());
   if (const int64_t deadline_us = batcher_.NextDeadlineUs(); deadline_us != 0) {
     plan_due_us_ = deadline_us;
   }
   return false;
+}
+
+// Who is to blame is known once the processes are there again.
+void StepLoop::BlameForOwnFaults() {
+  const uint64_t faults = engine_->own_faults();
+  if (std::exchange(own_faults_, faults) == faults) return;
+  const size_t suspects = batcher_.Blame();
+  LogWarn("a process died by its own fault: what it computed goes on one by one",
+          {{"suspects", suspects}});
 }
 
 void StepLoop::PlanGroups() {

@@ -97,6 +97,7 @@ class StepLoop {
   // False: not now, and nothing is outstanding of a state that was lost.
   bool EngineTakesPlans();
   void StartAgain(const Status& reason, int64_t lost_us);
+  void BlameForOwnFaults();
   // Makes plans until enough are outstanding, or there is nothing more to plan now.
   void PlanAhead();
   void PlanGroups();
@@ -125,6 +126,8 @@ class StepLoop {
   int64_t running_since_us_ = 0;        // since when the oldest of them may compute
   int64_t forecast_us_ = 0;             // when the last one was made
   std::optional<int64_t> plan_due_us_;  // when to look for one to make, if nothing happens before
+  uint64_t own_faults_ = 0;             // of the engine, as far as sequences were blamed for them
+  bool lost_ = false;                   // since the engine took plans for the last time
   uint64_t state_epoch_ = 0;            // of the engine, as far as the batcher knows
   std::vector<StepCommand> commands_;
   std::vector<WorkPointer> finished_;

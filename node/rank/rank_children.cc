@@ -197,6 +197,9 @@ void RankChildren::OnDeath(const std::shared_ptr<Watched>& child, const RankDeat
   child->state = decision.quarantined ? RankChildState::kQuarantined : RankChildState::kDead;
   ++child->deaths;
   if (options_.on_death) options_.on_death(death.cause);
+  if (options_.on_own_fault && worked && death.cause == RankDeath::Cause::kOwnFault) {
+    options_.on_own_fault(child->spec.replica);
+  }
   child->last_death = death.how + (child->reason.empty() ? "" : ": " + child->reason);
   LogFields fields = child->Fields();
   fields.emplace_back("pid", child->pid);

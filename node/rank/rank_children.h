@@ -39,6 +39,8 @@ struct RankChildrenOptions {
   uint32_t silent_intervals_max = 8;
   int64_t stop_limit_us = 3'000'000;               // from SIGTERM to SIGKILL
   std::function<void(RankDeath::Cause)> on_death;  // may be empty
+  // A rank of this replica that had joined died by its own fault; may be empty.
+  std::function<void(const std::string& replica)> on_own_fault = nullptr;
 };
 
 enum class RankChildState : uint8_t {

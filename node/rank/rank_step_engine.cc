@@ -87,6 +87,8 @@ class SocketRankEngine final : public RankStepEngine {
   uint64_t epoch() const override { return epoch_; }
   bool available() const override { return available_; }
   uint64_t state_epoch() const override { return state_epoch_; }
+  void NoteOwnFault() override { ++own_faults_; }
+  uint64_t own_faults() const override { return own_faults_; }
   bool notices_hangs() const override { return true; }
   std::string waiting_for() const override {
     const std::lock_guard lock(mutex_);
@@ -316,6 +318,7 @@ class SocketRankEngine final : public RankStepEngine {
 
   std::atomic<bool> available_ = false;
   std::atomic<uint64_t> state_epoch_ = 1;
+  std::atomic<uint64_t> own_faults_ = 0;
   std::atomic<uint64_t> epoch_ = 0;
   mutable std::mutex mutex_;  // guards what follows
   std::string waiting_for_;

@@ -41,6 +41,8 @@ class RankStepEngine : public StepEngine {
   static Result<std::unique_ptr<RankStepEngine>> Make(RankStepEngineOptions options,
                                                       WireContext& context,
                                                       const RankMetrics& metrics);
+  // A rank's process that had joined died by its own fault, as who started it knows. Any thread.
+  virtual void NoteOwnFault() = 0;
   // Where the ranks connect. Any thread.
   virtual const std::string& endpoint() const = 0;
   // Of the formed epoch, or the last one; 0 before the first. Any thread.

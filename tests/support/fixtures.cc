@@ -44,4 +44,14 @@ uint32_t SeedCount(uint32_t everyday) {
   return std::getenv("MUSELET_TEST_LONG") != nullptr ? 20 * everyday : everyday;
 }
 
+std::optional<uint64_t> OneSeed() {
+  const char* seed = std::getenv("MUSELET_TEST_SEED");
+  if (seed == nullptr) return std::nullopt;
+  return std::strtoull(seed, nullptr, 10);
+}
+
+bool TraceAsked() {
+  return std::getenv("MUSELET_TEST_TRACE") != nullptr;
+}
+
 }  // namespace muselet::testing

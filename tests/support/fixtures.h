@@ -23,6 +23,11 @@ std::optional<std::string> SmolLm2Path();
 // --long`.
 uint32_t SeedCount(uint32_t everyday);
 
+// MUSELET_TEST_SEED: the one seed that a property test is to play again.
+std::optional<uint64_t> OneSeed();
+// MUSELET_TEST_TRACE: it is to print what happens.
+bool TraceAsked();
+
 }  // namespace muselet::testing
 
 // Skips the running test with the reason that tests/skips.txt allows.

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
-#include <cstdlib>
+#include <optional>
 #include <string>
 
 #include "tests/node/simulate/chaos_run.h"
@@ -14,13 +14,13 @@ namespace muselet {
 namespace {
 
 TEST(ClusterChaos, LosesNothingAndComesToRestWhateverHappens) {
-  const char* one = std::getenv("MUSELET_TEST_SEED");
-  const uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
-  const uint64_t last = one != nullptr ? first : testing::SeedCount(10'000);
+  const std::optional<uint64_t> one = testing::OneSeed();
+  const uint64_t first = one.value_or(1);
+  const uint64_t last = one ? first : testing::SeedCount(10'000);
   testing::ChaosCounts counts;
   for (uint64_t seed = first; seed <= last; ++seed) {
     testing::ChaosRun run(seed);
-    if (one != nullptr && std::getenv("MUSELET_TEST_TRACE") != nullptr)
+    if (one && testing::TraceAsked())
       run.Trace([](const std::string& line) { std::printf("%s\n", line.c_str()); });
     const std::string failure = run.Run();
     counts.Add(run.counts());
@@ -30,7 +30,7 @@ TEST(ClusterChaos, LosesNothingAndComesToRestWhateverHappens) {
   RecordProperty("completed", static_cast<int>(counts.completed));
   RecordProperty("reattempts", static_cast<int>(counts.reattempts));
   RecordProperty("crashes", static_cast<int>(counts.crashes));
-  if (one != nullptr) return;
+  if (one) return;
   // The runs are neither all calm nor all chaos.
   EXPECT_GT(counts.completed, 4 * last);
   EXPECT_GT(counts.reattempts, last / 2);

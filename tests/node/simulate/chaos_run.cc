@@ -105,8 +105,8 @@ std::string ChaosRun::Run() {
   if (!world.RunUntil(world.now_us() + kRestUsMax, [this] { return AtRest(); }))
     Note("no rest after " + std::to_string(kRestUsMax / kSecond) +
          " s of calm: " + DescribeUnrest());
-  // Whoever was taken for lost has been heard of again.
-  world.RunUntil(world.now_us() + 1200 * kMs, [this] { return !failure_.empty(); });
+  // Whoever was taken for lost has been heard of again, and what was held back has arrived.
+  world.RunUntil(world.now_us() + 2200 * kMs, [this] { return !failure_.empty(); });
   const uint64_t reattempts = ledger_.reattempts();
   for (int i = 0; i < 3; ++i) Ask(/*in_calm=*/true);
   if (failure_.empty() && !world.RunUntil(world.now_us() + kRestUsMax, [this] { return AtRest(); }))

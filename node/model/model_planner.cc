@@ -73,6 +73,7 @@ std::string Range(uint32_t begin, uint32_t end) {
 struct Held {
   uint32_t query_begin = 0, query_end = 0, kv_begin = 0, kv_end = 0;
   uint32_t column_begin = 0, column_end = 0;
+  uint32_t expert_begin = 0, expert_end = 0;
 };
 
 Held HeldBy(const RankShard& shard) {
@@ -82,7 +83,14 @@ Held HeldBy(const RankShard& shard) {
   return {
       layer.attention.front().query_begin,     last.query_begin + last.query_heads,
       layer.attention.front().kv_begin,        last.kv_begin + last.kv_heads,
-      layer.feed_forward.front().column_begin, last_columns.column_begin + last_columns.columns};
+      layer.feed_forward.front().column_begin, last_columns.column_begin + last_columns.columns,
+      layer.feed_forward.front().expert_begin, last_columns.expert_begin + last_columns.experts};
+}
+
+// Columns, or experts: "e0-63".
+std::string FeedForwardText(const Held& held) {
+  if (held.expert_end == 0) return Range(held.column_begin, held.column_end);
+  return "e" + Range(held.expert_begin, held.expert_end);
 }
 
 constexpr std::string_view kRow =
@@ -90,12 +98,11 @@ constexpr std::string_view kRow =
 
 std::string Row(const RankShard& shard, const RankFootprint& memory) {
   const Held held = HeldBy(shard);
-  return fmt::format(fmt::runtime(kRow), shard.rank, shard.stage,
-                     Range(shard.layer_begin, shard.layer_end),
-                     Range(held.query_begin, held.query_end), Range(held.kv_begin, held.kv_end),
-                     Range(held.column_begin, held.column_end),
-                     Range(shard.vocab_begin, shard.vocab_end), Bytes(memory.weights),
-                     Bytes(memory.kv_token), Bytes(memory.kv_sequence), Bytes(memory.workspace));
+  return fmt::format(
+      fmt::runtime(kRow), shard.rank, shard.stage, Range(shard.layer_begin, shard.layer_end),
+      Range(held.query_begin, held.query_end), Range(held.kv_begin, held.kv_end),
+      FeedForwardText(held), Range(shard.vocab_begin, shard.vocab_end), Bytes(memory.weights),
+      Bytes(memory.kv_token), Bytes(memory.kv_sequence), Bytes(memory.workspace));
 }
 
 std::string Verdict(const PlannedModel& planned, uint64_t device_bytes) {
@@ -154,6 +161,7 @@ Result<std::string> PlanJson(const PlanRequest& request) {
                      {"query_heads", {held.query_begin, held.query_end}},
                      {"kv_heads", {held.kv_begin, held.kv_end}},
                      {"ffn_columns", {held.column_begin, held.column_end}},
+                     {"experts", {held.expert_begin, held.expert_end}},
                      {"vocabulary", {shard.vocab_begin, shard.vocab_end}},
                      {"weight_bytes", memory.weights},
                      {"mapped_bytes", memory.mapped},

@@ -187,6 +187,16 @@ TEST(ModelPlannerTest, SaysWhatEachRankHoldsAndWhatFits) {
   EXPECT_EQ(PlanText(request).status().code(), StatusCode::kResourceExhausted);
 }
 
+TEST(ModelPlannerTest, SaysWhichExpertsEachRankHolds) {
+  PlanRequest request;
+  request.path = GoldenPath("configs/moe-235b.json");
+  request.spec = {4, 1, {}};
+  EXPECT_THAT(PlanText(request).value(), HasSubstr(" e96-127 "));
+  const auto json = ParseJson(PlanJson(request).value());
+  ASSERT_TRUE(json.ok());
+  EXPECT_EQ((*json)["ranks"][1]["experts"], Json({32, 64}));
+}
+
 TEST(ModelPlannerTest, RefusesWhatItCannotPlan) {
   PlanRequest request;
   request.path = GoldenPath("configs/dense-70b.json");

@@ -142,11 +142,13 @@ Options:
 Subcommands:
   serve     Run the whole cluster in this process
   run       Run one gateway, scheduler or node of a cluster
+  drain     Let one process of a cluster end its work and stop, by a word to a scheduler
+  simulate  What a cluster would do under a trace, faster than real time
   chat      Talk to a server
   bench     Measure any OpenAI-compatible server
   config    Check and explain configuration
   model     Look at models
-  keys      Make keys for the wires between processes
+  keys      Make keys for the wires between processes, and secrets
   version   Print what this program is
 
 muselet COMMAND --help tells more. Start with: muselet serve MODEL.gguf
@@ -221,7 +223,7 @@ TEST(Cli, ConfigCommandsCheckShowAndExplain) {
 std::string ClusterFile(const std::string& name) {
   return "cluster: demo\nmodels: [{id: m, path: /nowhere/m.gguf}]\n"
          "gateways: [{name: g0, http: 127.0.0.1:0}]\n"
-         "schedulers: [{name: s0, rpc: \"tcp://127.0.0.1:0\"}]\nnodes: [{name: " +
+         "schedulers: [{name: s0, rpc: \"tcp://127.0.0.1:5555\"}]\nnodes: [{name: " +
          name + "}]\nreplicas: [{name: r0, model: m, on: [" + name + "]}]\n";
 }
 

@@ -1,6 +1,5 @@
 // Thousands of small clusters through faults on virtual time (chaos_run.h). MUSELET_TEST_SEED=N
-// plays
-// that one seed again, MUSELET_TEST_TRACE=1 with a line for each message.
+// plays that one seed again, MUSELET_TEST_TRACE=1 with a line for each message.
 #include <gtest/gtest.h>
 
 #include <cstdio>
